@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the small programs that the sampan binary carries and compresses them
+# into embedded/bin. The same sources give the same bytes, and a file is only
+# rewritten when its bytes change, so that the big binary is not linked again
+# for nothing.
+#
+# usage: embedded/build.sh [OUTPUT-DIRECTORY]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=${1:-embedded/bin}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+
+# Go programs: one per pod or per CNI call, hence small and without symbols.
+for program in sampan-shim sampan-cni; do
+	[ -d "cmd/$program" ] || continue
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o "$work/$program" "./cmd/$program"
+done
+
+# The pause process: no C library, a few pages of memory. A machine without a C
+# compiler may hand in one built elsewhere through PAUSE.
+if [ -n "${PAUSE:-}" ]; then
+	cp "$PAUSE" "$work/pause"
+else
+	"${CC:-gcc}" -Os -static -nostdlib -nostartfiles -ffreestanding -fno-pie -no-pie \
+		-fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none \
+		-Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,norelro -s \
+		-o "$work/pause" embedded/pause/pause.c
+fi
+
+go run ./embedded/pack "$work" "$out"
