@@ -213,6 +213,16 @@ func Jump(chain string) Rule { return Rule{&expr.Verdict{Kind: expr.VerdictJump,
 // Goto continues in another chain and does not come back.
 func Goto(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
 
+// RejectTCP refuses a TCP packet with a reset, which a connecting caller sees at
+// once even on this machine; it does not match other packets.
+func RejectTCP() Rule {
+	return Rule{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: Scratch},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: Scratch, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
+	}
+}
+
 // Reject refuses the packet with ICMP port unreachable.
 func Reject() Rule { return Rule{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}} }
 
