@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ const TableName = "sampan-proxy"
 
 // masqueradeMark is upstream's bit for connections to be masqueraded.
 const masqueradeMark = 0x4000
+
+// elementsPerMessage keeps a message's list of elements, an attribute with a
+// length of 16 bits, below 64 KiB.
+const elementsPerMessage = 400
 
 // table is our table in the kernel, and what we know to be in it.
 type table struct {
@@ -151,13 +156,17 @@ func (t *table) apply(c *change) error {
 		come[e.Set] = append(come[e.Set], element(e, v))
 	}
 	for name, els := range gone {
-		if err := t.conn.SetDeleteElements(t.sets[name], els); err != nil {
-			return err
+		for some := range slices.Chunk(els, elementsPerMessage) {
+			if err := t.conn.SetDeleteElements(t.sets[name], some); err != nil {
+				return err
+			}
 		}
 	}
 	for name, els := range come {
-		if err := t.conn.SetAddElements(t.sets[name], els); err != nil {
-			return err
+		for some := range slices.Chunk(els, elementsPerMessage) {
+			if err := t.conn.SetAddElements(t.sets[name], some); err != nil {
+				return err
+			}
 		}
 	}
 	if err := t.conn.Flush(); err != nil {
