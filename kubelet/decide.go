@@ -1,0 +1,436 @@
+package kubelet
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/kubelet/cri"
+	semantics "github.com/sampan-dev/sampan/semantics/pod"
+)
+
+// View is all that Decide looks at.
+type View struct {
+	Pod   *corev1.Pod
+	State *cri.State
+	Now   time.Time
+	// Ending is set when the pod must end, whatever its specification says.
+	Ending bool
+	// Verdicts are what probes found of running containers, by container id.
+	Verdicts map[string]Verdict
+	// Crash remembers the back-off of containers by name.
+	Crash map[string]Crash
+	// MaxBackOff bounds the wait between restarts; 0 is five minutes.
+	MaxBackOff time.Duration
+}
+
+// Verdict is what a container's probes say of it.
+type Verdict struct {
+	Started     bool // the startup probe has passed or there is none
+	Dead        bool // the liveness probe has failed
+	StartFailed bool // the startup probe has failed
+}
+
+// Kind of a container in its pod.
+type Kind string
+
+// The kinds of containers.
+const (
+	Init      Kind = "init container"
+	Main      Kind = "container"
+	Ephemeral Kind = "ephemeral container"
+)
+
+// Action is one thing to do: exactly one field is set.
+type Action struct {
+	Sandbox *NewSandbox
+	Start   *Start
+	Stop    *Stop
+	End     *End
+}
+
+// NewSandbox makes a sandbox.
+type NewSandbox struct{ Attempt uint32 }
+
+// Start makes and starts a container in a sandbox.
+type Start struct {
+	Container *corev1.Container
+	Kind      Kind
+	SandboxID string
+	Attempt   uint32 // of the sandbox
+	Restarts  int
+}
+
+// Stop ends one container.
+type Stop struct {
+	ID, Name, Message string
+	Grace             *int64 // overrides the pod's
+}
+
+// End stops all of the pod: ordinary containers, then sidecars in reverse order,
+// then the sandboxes.
+type End struct{}
+
+// Wait says why a container does not run yet.
+type Wait struct{ Reason, Message string }
+
+// Plan is what to do about a pod now.
+type Plan struct {
+	Actions []Action
+	Waiting map[string]Wait  // by container
+	Crash   map[string]Crash // back-off entries of containers to start
+	Wake    time.Time        // decide again then, if not zero
+	// Over says that the pod has ended for good: nothing runs and nothing will.
+	Over bool
+}
+
+func (p *Plan) wake(t time.Time) {
+	if p.Wake.IsZero() || t.Before(p.Wake) {
+		p.Wake = t
+	}
+}
+
+// Decide says what to do to bring the pod from its state to what is desired.
+// It is called again after its actions, until there are none.
+func Decide(v View) Plan {
+	p := Plan{Waiting: map[string]Wait{}, Crash: map[string]Crash{}}
+	if v.Ending {
+		p.end(v)
+		return p
+	}
+	box := v.State.Sandbox()
+	if !usable(v, box) {
+		p.replaceSandbox(v, box)
+		return p
+	}
+	d := decider{v: v, p: &p, box: box}
+	d.ephemeral()
+	failed, initialized := d.init()
+	if failed {
+		p.end(v)
+		return p
+	}
+	if initialized && !d.mains() {
+		p.end(v)
+	}
+	return p
+}
+
+// end asks for the end of all that lives, or says that it has come.
+func (p *Plan) end(v View) {
+	if v.State.Alive() {
+		p.Actions = []Action{{End: &End{}}}
+		return
+	}
+	p.Actions, p.Over = nil, true
+}
+
+// usable says whether the newest sandbox can hold the pod's containers.
+func usable(v View, box *cri.Sandbox) bool {
+	if box == nil || !box.Ready {
+		return false
+	}
+	for i := range v.State.Sandboxes {
+		if i > 0 && v.State.Sandboxes[i].Ready {
+			return false // two homes: start again with one
+		}
+	}
+	return v.Pod.Spec.HostNetwork || len(box.IPs) > 0
+}
+
+func (p *Plan) replaceSandbox(v View, box *cri.Sandbox) {
+	if v.State.Alive() {
+		p.Actions = []Action{{End: &End{}}}
+		return
+	}
+	attempt := uint32(0)
+	if box != nil {
+		attempt = box.Attempt + 1
+		if !mayRunAgain(v) {
+			p.Over = true
+			return
+		}
+	}
+	p.Actions = []Action{{Sandbox: &NewSandbox{Attempt: attempt}}}
+}
+
+// mayRunAgain says whether a pod that lost its sandbox has anything left to run.
+func mayRunAgain(v View) bool {
+	if len(v.State.Containers) == 0 {
+		return true
+	}
+	initialized := anyMain(v.Pod, v.State.Containers, "")
+	if !initialized {
+		for i := range v.Pod.Spec.InitContainers {
+			c := &v.Pod.Spec.InitContainers[i]
+			if cs := v.State.Container(c.Name); cs != nil && cs.Exited() && !semantics.Sidecar(c) &&
+				cs.ExitCode != 0 && !restarts(v.Pod, c, cs.ExitCode) {
+				return false
+			}
+		}
+		return v.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever || len(v.State.Containers) == 0
+	}
+	for i := range v.Pod.Spec.Containers {
+		c := &v.Pod.Spec.Containers[i]
+		cs := v.State.Container(c.Name)
+		if cs == nil || !cs.Exited() || restarts(v.Pod, c, cs.ExitCode) {
+			return true
+		}
+	}
+	return false
+}
+
+func anyMain(pod *corev1.Pod, containers []cri.Container, sandbox string) bool {
+	for i := range containers {
+		if sandbox != "" && containers[i].SandboxID != sandbox {
+			continue
+		}
+		for j := range pod.Spec.Containers {
+			if pod.Spec.Containers[j].Name == containers[i].Name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// restarts says whether a container that ended with code shall run again.
+func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
+	for _, r := range c.RestartPolicyRules {
+		if r.ExitCodes == nil {
+			continue
+		}
+		in := false
+		for _, v := range r.ExitCodes.Values {
+			in = in || v == code
+		}
+		if in == (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
+			return r.Action == corev1.ContainerRestartRuleActionRestart
+		}
+	}
+	policy := pod.Spec.RestartPolicy
+	if c.RestartPolicy != nil {
+		policy = corev1.RestartPolicy(*c.RestartPolicy)
+	}
+	switch policy {
+	case corev1.RestartPolicyNever:
+		return false
+	case corev1.RestartPolicyOnFailure:
+		return code != 0
+	}
+	return true
+}
+
+// decider works on a pod with a good sandbox.
+type decider struct {
+	v   View
+	p   *Plan
+	box *cri.Sandbox
+}
+
+// current returns the newest run of the named container in this sandbox.
+func (d *decider) current(name string) *cri.Container {
+	for i := range d.v.State.Containers {
+		if c := &d.v.State.Containers[i]; c.Name == name && c.SandboxID == d.box.ID {
+			return c
+		}
+	}
+	return nil
+}
+
+// ephemeral starts debugging containers, each once.
+func (d *decider) ephemeral() {
+	for i := range d.v.Pod.Spec.EphemeralContainers {
+		e := &d.v.Pod.Spec.EphemeralContainers[i]
+		if d.v.State.Container(e.Name) == nil {
+			c := corev1.Container(e.EphemeralContainerCommon)
+			d.start(&c, Ephemeral)
+		}
+	}
+}
+
+// init brings the init containers forward by one step. failed: the pod cannot
+// be initialized any more; done: the ordinary containers may run.
+func (d *decider) init() (failed, done bool) {
+	if anyMain(d.v.Pod, d.v.State.Containers, d.box.ID) {
+		d.sidecars()
+		return false, true
+	}
+	for i := range d.v.Pod.Spec.InitContainers {
+		c := &d.v.Pod.Spec.InitContainers[i]
+		cs := d.current(c.Name)
+		if semantics.Sidecar(c) {
+			if !d.sidecar(c, cs) {
+				return false, false
+			}
+			continue
+		}
+		switch {
+		case cs == nil:
+			d.start(c, Init)
+			return false, false
+		case cs.Running():
+			return false, false
+		case cs.Exited() && cs.ExitCode == 0:
+			continue
+		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode):
+			return true, false
+		}
+		d.restart(c, Init, cs)
+		return false, false
+	}
+	return false, true
+}
+
+// sidecars keeps the restartable init containers of an initialized pod running.
+func (d *decider) sidecars() {
+	if d.finished() {
+		return
+	}
+	for i := range d.v.Pod.Spec.InitContainers {
+		if c := &d.v.Pod.Spec.InitContainers[i]; semantics.Sidecar(c) {
+			d.sidecar(c, d.current(c.Name))
+		}
+	}
+}
+
+// sidecar keeps one running and says whether it has started.
+func (d *decider) sidecar(c *corev1.Container, cs *cri.Container) bool {
+	switch {
+	case cs == nil:
+		d.start(c, Init)
+		return false
+	case cs.Running():
+		return !d.kill(c, cs) && d.v.Verdicts[cs.ID].Started
+	}
+	d.restart(c, Init, cs)
+	return false
+}
+
+// finished says whether all ordinary containers have ended for good.
+func (d *decider) finished() bool {
+	for i := range d.v.Pod.Spec.Containers {
+		c := &d.v.Pod.Spec.Containers[i]
+		cs := d.v.State.Container(c.Name)
+		if cs == nil || !cs.Exited() || restarts(d.v.Pod, c, cs.ExitCode) {
+			return false
+		}
+	}
+	return true
+}
+
+// mains keeps the ordinary containers running and says whether any has a future.
+func (d *decider) mains() (alive bool) {
+	for i := range d.v.Pod.Spec.Containers {
+		c := &d.v.Pod.Spec.Containers[i]
+		cs := d.current(c.Name)
+		switch {
+		case cs == nil:
+			old := d.v.State.Container(c.Name) // in an earlier sandbox
+			if old != nil && old.Exited() && !restarts(d.v.Pod, c, old.ExitCode) {
+				continue
+			}
+			if old != nil {
+				d.restart(c, Main, old)
+			} else {
+				d.start(c, Main)
+			}
+		case cs.Running():
+			d.kill(c, cs)
+		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode):
+			continue
+		default:
+			d.restart(c, Main, cs)
+		}
+		alive = true
+	}
+	return alive
+}
+
+// kill stops a running container that must not run on, and says whether it does.
+func (d *decider) kill(c *corev1.Container, cs *cri.Container) bool {
+	v := d.v.Verdicts[cs.ID]
+	stop := &Stop{ID: cs.ID, Name: c.Name}
+	switch {
+	case cs.Hash != 0 && cs.Hash != cri.Hash(c):
+		stop.Message = fmt.Sprintf("Container %s definition changed", c.Name)
+	case v.Dead:
+		stop.Message = fmt.Sprintf("Container %s failed liveness probe", c.Name)
+		stop.Grace = probeGrace(c.LivenessProbe)
+	case v.StartFailed:
+		stop.Message = fmt.Sprintf("Container %s failed startup probe", c.Name)
+		stop.Grace = probeGrace(c.StartupProbe)
+	default:
+		return false
+	}
+	if d.v.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
+		stop.Message += ", will be restarted"
+	}
+	d.p.Actions = append(d.p.Actions, Action{Stop: stop})
+	return true
+}
+
+func probeGrace(p *corev1.Probe) *int64 {
+	if p == nil {
+		return nil
+	}
+	return p.TerminationGracePeriodSeconds
+}
+
+func (d *decider) start(c *corev1.Container, k Kind) {
+	restarts := 0
+	if old := d.v.State.Container(c.Name); old != nil {
+		restarts = old.Restarts + 1
+	}
+	d.p.Actions = append(d.p.Actions, Action{Start: &Start{
+		Container: c, Kind: k, SandboxID: d.box.ID, Attempt: d.box.Attempt, Restarts: restarts,
+	}})
+}
+
+// restart starts a container that ran before, when its back-off has passed.
+func (d *decider) restart(c *corev1.Container, k Kind, cs *cri.Container) {
+	if cs.Exited() {
+		wait, next := d.v.Crash[c.Name].After(cs.Finish, d.v.Now, d.v.MaxBackOff)
+		if wait > 0 {
+			d.p.Waiting[c.Name] = Wait{"CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
+				next.Delay, c.Name, d.v.Pod.Name, d.v.Pod.Namespace, d.v.Pod.UID)}
+			d.p.wake(d.v.Now.Add(wait))
+			return
+		}
+		d.p.Crash[c.Name] = next
+	}
+	d.start(c, k)
+}
+
+// Crash is the back-off of a container that ends again and again.
+type Crash struct {
+	Delay time.Duration // the wait before the next restart
+	At    time.Time     // when Delay was set
+}
+
+// The back-off of restarts: the first is immediate, the second waits for
+// crashFirst, each further one twice as long.
+const (
+	crashFirst = 10 * time.Second
+	crashMax   = 5 * time.Minute
+)
+
+// After says how long to wait before the restart of a container that ended at
+// finish. If that is not at all, next is the entry to remember.
+func (c Crash) After(finish, now time.Time, limit time.Duration) (wait time.Duration, next Crash) {
+	if limit == 0 {
+		limit = crashMax
+	}
+	first := min(crashFirst, limit)
+	expired := c.At.IsZero() || finish.Sub(c.At) > 2*limit
+	if !expired {
+		if left := c.Delay - now.Sub(finish); left > 0 {
+			return left, c
+		}
+	}
+	if c.At.IsZero() || now.Sub(c.At) > 2*limit {
+		return 0, Crash{Delay: first, At: now}
+	}
+	return 0, Crash{Delay: min(2*c.Delay, limit), At: now}
+}
