@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"log"
 	"os"
 	"path/filepath"
 
@@ -14,12 +15,10 @@ import (
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: pack FROM-DIRECTORY TO-DIRECTORY")
-		os.Exit(2)
+		log.Fatal("usage: pack FROM-DIRECTORY TO-DIRECTORY")
 	}
 	if err := packAll(os.Args[1], os.Args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, "pack:", err)
-		os.Exit(1)
+		log.Fatalf("pack: %v", err)
 	}
 }
 
