@@ -1,0 +1,213 @@
+// Package replicaset keeps the number of pods of every ReplicaSet.
+//
+// Job: create and delete pods until there are as many as wished, adopt and
+// release pods by their labels, and report the status.
+//
+// Not its job: which ReplicaSets there are (deployment), where pods run.
+//
+// Invariants: it never decides on a view that lacks its own writes, so it
+// never makes a pod too many.
+package replicaset
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/semantics/pod"
+)
+
+var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+
+type loop struct {
+	*controller.Loop
+	sets *client.Mirror[appsv1.ReplicaSet]
+	pods *client.Mirror[corev1.Pod]
+}
+
+// New returns the replicaset loop.
+func New(d controller.Deps) controller.Controller {
+	l := &loop{}
+	l.Loop = controller.NewLoop(d, "replicaset", 5, l.reconcile)
+	l.sets = controller.Input(l.Loop, controller.Self[appsv1.ReplicaSet])
+	l.pods = controller.Input(l.Loop, l.ofPod)
+	controller.IndexByOwner(l.sets)
+	controller.IndexByOwner(l.pods)
+	return l
+}
+
+// ofPod finds the ReplicaSets that a pod's change concerns: its old and new
+// controllers, or those that may adopt it.
+func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
+	var keys []controller.Key
+	if old != nil {
+		keys = controller.OwnerKeys(old, kind)
+	}
+	if new == nil {
+		return keys
+	}
+	if now := controller.OwnerKeys(new, kind); len(now) > 0 {
+		if len(keys) > 0 && keys[0] == now[0] {
+			return now
+		}
+		return append(keys, now...)
+	}
+	if metav1.GetControllerOfNoCopy(new) != nil || new.DeletionTimestamp != nil {
+		return keys
+	}
+	if old != nil && reflect.DeepEqual(old.Labels, new.Labels) && len(keys) == 0 {
+		return nil
+	}
+	for _, rs := range l.sets.List(new.Namespace) {
+		if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
+			keys = append(keys, client.KeyOf(rs))
+		}
+	}
+	return keys
+}
+
+func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
+	rs, ok := l.sets.Get(k.Namespace, k.Name)
+	if !ok {
+		return nil
+	}
+	sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+	if err != nil {
+		l.Log.Warn("invalid selector", "key", k.String(), "err", err)
+		return nil
+	}
+	mine, terminating, err := l.claim(ctx, rs, sel)
+	if err != nil {
+		return err
+	}
+	wanted := 1
+	if rs.Spec.Replicas != nil {
+		wanted = int(*rs.Spec.Replicas)
+	}
+	var failure error
+	if rs.DeletionTimestamp == nil {
+		p := decide(wanted, mine, l.siblings(rs, len(mine) > wanted), clock.Now())
+		failure = l.apply(ctx, rs, p)
+	}
+	next := status(rs, mine, terminating, failure, len(mine)-wanted, clock.Now())
+	updated, err := l.report(ctx, rs, next)
+	if err != nil {
+		return err
+	}
+	if failure != nil {
+		return failure
+	}
+	if s := updated.Status; rs.Spec.MinReadySeconds > 0 && s.ReadyReplicas == int32(wanted) && s.AvailableReplicas != int32(wanted) {
+		if d := nextAvailable(mine, time.Duration(rs.Spec.MinReadySeconds)*time.Second, clock.Now()); d > 0 {
+			l.After(k, d)
+		}
+	}
+	return nil
+}
+
+// claim returns the active pods that rs owns and how many more are ending.
+func (l *loop) claim(ctx context.Context, rs *appsv1.ReplicaSet, sel labels.Selector) ([]*corev1.Pod, int, error) {
+	var active []*corev1.Pod
+	terminating := 0
+	for _, p := range append(l.pods.By(controller.ByOwner, string(rs.UID)), l.pods.By(controller.ByOwner, controller.Orphans(rs.Namespace))...) {
+		if pod.Active(p) {
+			active = append(active, p)
+		} else if p.DeletionTimestamp != nil && !pod.Finished(p) && metav1.IsControlledBy(p, rs) {
+			terminating++
+		}
+	}
+	k := client.KeyOf(rs)
+	c := controller.Claim[corev1.Pod]{
+		Owner: rs, Kind: kind, Selector: sel, Objects: client.Of[corev1.Pod](l.Client, rs.Namespace),
+		Fresh: func(ctx context.Context) (metav1.Object, error) {
+			return client.Of[appsv1.ReplicaSet](l.Client, rs.Namespace).Get(ctx, rs.Name)
+		},
+		Adopted: func(p *corev1.Pod) { controller.Wrote(&l.Unseen, k, l.pods, p) },
+	}
+	mine, err := c.Sort(ctx, active)
+	return mine, terminating, err
+}
+
+// siblings counts the active pods per node of all ReplicaSets that rs's own
+// controller has: scaling down first takes from where they crowd.
+func (l *loop) siblings(rs *appsv1.ReplicaSet, needed bool) map[string]int {
+	count := map[string]int{}
+	if !needed {
+		return count
+	}
+	sets := []*appsv1.ReplicaSet{rs}
+	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
+		sets = l.sets.By(controller.ByOwner, string(ref.UID))
+	}
+	for _, s := range sets {
+		for _, p := range l.pods.By(controller.ByOwner, string(s.UID)) {
+			if pod.Active(p) {
+				count[p.Spec.NodeName]++
+			}
+		}
+	}
+	return count
+}
+
+func (l *loop) apply(ctx context.Context, rs *appsv1.ReplicaSet, p plan) error {
+	k := client.KeyOf(rs)
+	pods := client.Of[corev1.Pod](l.Client, rs.Namespace)
+	if p.create > 0 {
+		_, err := controller.SlowStart(ctx, p.create, func(ctx context.Context, _ int) error {
+			made, err := pods.Create(ctx, controller.PodFor(&rs.Spec.Template, rs, kind))
+			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				return nil // nothing can be made there any more, and nobody wants to hear of it
+			}
+			if err != nil {
+				l.Events.Event(rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+				return err
+			}
+			controller.Wrote(&l.Unseen, k, l.pods, made)
+			l.Events.Event(rs, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
+			return nil
+		})
+		return err
+	}
+	_, err := controller.All(ctx, len(p.remove), func(ctx context.Context, i int) error {
+		victim := p.remove[i]
+		err := pods.Delete(ctx, victim.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(victim.UID))})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			l.Events.Event(rs, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
+			return fmt.Errorf("unable to delete pods: %w", err)
+		}
+		controller.Removed(&l.Unseen, k, l.pods, victim)
+		l.Events.Event(rs, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", victim.Name)
+		return nil
+	})
+	return err
+}
+
+func (l *loop) report(ctx context.Context, rs *appsv1.ReplicaSet, next appsv1.ReplicaSetStatus) (*appsv1.ReplicaSet, error) {
+	if reflect.DeepEqual(rs.Status, next) {
+		return rs, nil
+	}
+	c := rs.DeepCopy()
+	c.Status = next
+	updated, err := client.Of[appsv1.ReplicaSet](l.Client, rs.Namespace).UpdateStatus(ctx, c)
+	if apierrors.IsNotFound(err) {
+		return c, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	controller.Wrote(&l.Unseen, client.KeyOf(rs), l.sets, updated)
+	return updated, nil
+}
