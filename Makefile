@@ -1,0 +1,53 @@
+# Sampan's commands. `make help` lists them.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 0
+
+VERSION  ?= 1.37.2
+REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+DIRTY    := $(shell test -z "$$(git status --porcelain 2>/dev/null)" && echo clean || echo dirty)
+DATE     := $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
+V        := github.com/sampan-dev/sampan/api
+LDFLAGS  := -s -w -X $(V).gitVersion=v$(VERSION)+sampan.$(REVISION) -X $(V).gitCommit=$(REVISION) -X $(V).gitTreeState=$(DIRTY) -X $(V).buildDate=$(DATE)
+
+include embedded/Makefile.inc
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+.PHONY: build
+build: embedded ## bin/sampan, one static binary
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sampan ./cmd/sampan
+
+.PHONY: deps
+deps: ## install what is missing from Debian's packages
+	hack/deps.sh
+
+.PHONY: demo
+demo: deps build ## a cluster, nginx × 10, and what to try next
+	hack/demo.sh
+
+.PHONY: test
+test: deps build lint ## all tests; those that start nodes need root and are skipped without it
+	$(GO) test ./...
+	$(GO) test ./e2e -count=1 -timeout 25m -tags e2e
+	CGO_ENABLED=1 $(GO) test -race ./kit/... ./storage/... ./client/... ./apiserver/... ./controller ./scheduler
+
+.PHONY: e2e
+e2e: deps build ## the scene on a real cluster
+	$(GO) test ./e2e -count=1 -timeout 25m -v -tags e2e
+
+.PHONY: bench
+bench: build ## figures as JSON lines
+	$(GO) run ./bench
+
+.PHONY: lint
+lint: ## formatting, vet, and the house rules
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) test ./tidy
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

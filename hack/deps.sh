@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs, from Debian's packages, the programs Sampan runs or is built with
+# and that are missing. Without root it only says what is missing.
+set -euo pipefail
+
+declare -A package=([gcc]=gcc [runc]=runc [mount]=mount [nsenter]=util-linux [ip]=iproute2 [curl]=curl [dpkg-deb]=dpkg)
+missing=()
+for program in "${!package[@]}"; do
+	PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "missing: ${missing[*]}; install them, or run this as root on Debian" >&2
+	exit 0
+fi
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
