@@ -1,0 +1,414 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/kit/clock"
+	podsem "github.com/sampan-dev/sampan/semantics/pod"
+)
+
+// resourceQuota charges objects to the quotas of their namespace. The charge is
+// the compare-and-swap of the quota's own status, so that no two requests, of
+// whatever API server, use the same rest. A charge whose request failed is
+// given back.
+type resourceQuota struct {
+	back request.Backend
+
+	mu      sync.Mutex
+	charged map[*request.Attributes][]charge
+}
+
+type charge struct {
+	quota string
+	delta corev1.ResourceList
+}
+
+func (*resourceQuota) Name() string { return "ResourceQuota" }
+
+func (*resourceQuota) Handles(op request.Operation) bool { return onCreateUpdate{}.Handles(op) }
+
+// errNoRoom ends the change of a quota that would be exceeded.
+type errNoRoom struct{ text string }
+
+func (e errNoRoom) Error() string { return e.text }
+
+func (p *resourceQuota) Validate(ctx context.Context, a *request.Attributes) error {
+	if a.Namespace == "" || a.Subresource != "" && a.Subresource != "resize" || a.Object == nil {
+		return nil
+	}
+	list, err := p.back.List(ctx, core("resourcequotas"), a.Namespace)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	usage := usageOf(a, a.Object)
+	var before corev1.ResourceList
+	if a.Operation == request.Update && a.Old != nil {
+		before = usageOf(a, a.Old)
+	}
+	delta := difference(usage, before)
+	if len(usage) == 0 {
+		return nil
+	}
+	slices.SortFunc(list, func(x, y api.Object) int { return strings.Compare(x.GetName(), y.GetName()) })
+	var done []charge
+	for _, obj := range list {
+		q, ok := obj.(*corev1.ResourceQuota)
+		if !ok || !scopesMatch(q, a.Object) {
+			continue
+		}
+		if err := mustSpecify(q, a); err != nil {
+			p.giveBack(ctx, a.Namespace, done)
+			return forbidf(a, "failed quota: %s: %w", q.Name, err)
+		}
+		mine := restrict(delta, q.Status.Hard)
+		if len(mine) == 0 {
+			continue
+		}
+		if err := p.charge(ctx, a, q.Name, mine); err != nil {
+			p.giveBack(ctx, a.Namespace, done)
+			if full := (errNoRoom{}); errors.As(err, &full) {
+				return forbid(a, full)
+			}
+			return err
+		}
+		done = append(done, charge{q.Name, mine})
+	}
+	if len(done) > 0 && !a.DryRun {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.charged == nil {
+			p.charged = map[*request.Attributes][]charge{}
+		}
+		p.charged[a] = done
+	}
+	return nil
+}
+
+// charge adds delta to a quota's used amounts, or says why it does not fit.
+func (p *resourceQuota) charge(ctx context.Context, a *request.Attributes, name string, delta corev1.ResourceList) error {
+	fit := func(q *corev1.ResourceQuota) (corev1.ResourceList, error) {
+		next := q.Status.Used.DeepCopy()
+		if next == nil {
+			next = corev1.ResourceList{}
+		}
+		var over []corev1.ResourceName
+		for n, d := range delta {
+			sum := next[n].DeepCopy()
+			sum.Add(d)
+			if hard, ok := q.Status.Hard[n]; ok && d.Sign() > 0 && sum.Cmp(hard) > 0 {
+				over = append(over, n)
+			}
+			if sum.Sign() < 0 {
+				sum = resource.Quantity{Format: sum.Format}
+			}
+			next[n] = sum
+		}
+		if len(over) > 0 {
+			return nil, errNoRoom{fmt.Sprintf("exceeded quota: %s, requested: %s, used: %s, limited: %s", name,
+				amounts(delta, over), amounts(q.Status.Used, over), amounts(q.Status.Hard, over))}
+		}
+		return next, nil
+	}
+	if a.DryRun {
+		obj, err := p.back.Get(ctx, core("resourcequotas"), a.Namespace, name)
+		if err != nil {
+			return err
+		}
+		_, err = fit(obj.(*corev1.ResourceQuota))
+		return err
+	}
+	var refusal error
+	_, err := p.back.Modify(asServer(ctx), core("resourcequotas"), a.Namespace, name, "status", func(obj api.Object) error {
+		q, ok := obj.(*corev1.ResourceQuota)
+		if !ok {
+			return fmt.Errorf("unexpected type %T", obj)
+		}
+		var used corev1.ResourceList
+		if used, refusal = fit(q); refusal != nil {
+			return refusal
+		}
+		q.Status.Used = used
+		return nil
+	})
+	if refusal != nil {
+		return refusal
+	}
+	return err
+}
+
+// asServer lets the server keep its own books, whoever asked.
+func asServer(ctx context.Context) context.Context {
+	return request.WithUser(ctx, &request.User{Name: request.LoopbackUser, Groups: []string{request.Masters}})
+}
+
+// Settle gives a charge back when its object was not stored.
+func (p *resourceQuota) Settle(ctx context.Context, a *request.Attributes, stored bool) {
+	p.mu.Lock()
+	done := p.charged[a]
+	delete(p.charged, a)
+	p.mu.Unlock()
+	if !stored && len(done) > 0 {
+		p.giveBack(context.WithoutCancel(ctx), a.Namespace, done)
+	}
+}
+
+// giveBack undoes charges. What cannot be undone now the quota controller's
+// next full count puts right.
+func (p *resourceQuota) giveBack(ctx context.Context, namespace string, done []charge) {
+	for _, c := range done {
+		_, _ = p.back.Modify(asServer(ctx), core("resourcequotas"), namespace, c.quota, "status", func(obj api.Object) error {
+			q, ok := obj.(*corev1.ResourceQuota)
+			if !ok {
+				return nil
+			}
+			next := q.Status.Used.DeepCopy()
+			for n, d := range c.delta {
+				v := next[n].DeepCopy()
+				v.Sub(d)
+				if v.Sign() >= 0 {
+					next[n] = v
+				}
+			}
+			q.Status.Used = next
+			return nil
+		})
+	}
+}
+
+// usageOf is what an object counts towards quotas.
+func usageOf(a *request.Attributes, obj api.Object) corev1.ResourceList {
+	one := *resource.NewQuantity(1, resource.DecimalSI)
+	out := corev1.ResourceList{}
+	gr := a.Resource.GroupResource()
+	if gr.Group == "" {
+		out[corev1.ResourceName("count/"+gr.Resource)] = one
+	} else {
+		out[corev1.ResourceName("count/"+gr.String())] = one
+	}
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return podsem.QuotaUsage(o, clock.Now())
+	case *corev1.Service:
+		serviceUsage(o, out)
+	case *corev1.PersistentVolumeClaim:
+		claimUsage(o, out)
+	case *corev1.ConfigMap, *corev1.Secret, *corev1.ReplicationController, *corev1.ResourceQuota:
+		out[corev1.ResourceName(gr.Resource)] = one
+	}
+	return out
+}
+
+func serviceUsage(s *corev1.Service, out corev1.ResourceList) {
+	number := func(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
+	out[corev1.ResourceServices] = number(1)
+	ports := 0
+	switch s.Spec.Type {
+	case corev1.ServiceTypeNodePort:
+		ports = len(s.Spec.Ports)
+	case corev1.ServiceTypeLoadBalancer:
+		out[corev1.ResourceServicesLoadBalancers] = number(1)
+		if s.Spec.AllocateLoadBalancerNodePorts == nil || *s.Spec.AllocateLoadBalancerNodePorts {
+			ports = len(s.Spec.Ports)
+		} else {
+			for _, p := range s.Spec.Ports {
+				if p.NodePort != 0 {
+					ports++
+				}
+			}
+		}
+	}
+	out[corev1.ResourceServicesNodePorts] = number(ports)
+	if _, ok := out[corev1.ResourceServicesLoadBalancers]; !ok {
+		out[corev1.ResourceServicesLoadBalancers] = number(0)
+	}
+}
+
+func claimUsage(c *corev1.PersistentVolumeClaim, out corev1.ResourceList) {
+	one := *resource.NewQuantity(1, resource.DecimalSI)
+	out[corev1.ResourcePersistentVolumeClaims] = one
+	class := c.Annotations[corev1.BetaStorageClassAnnotation]
+	if class == "" && c.Spec.StorageClassName != nil {
+		class = *c.Spec.StorageClassName
+	}
+	size, sized := c.Spec.Resources.Requests[corev1.ResourceStorage]
+	if sized {
+		out[corev1.ResourceRequestsStorage] = size
+	}
+	if class == "" {
+		return
+	}
+	prefix := class + ".storageclass.storage.k8s.io/"
+	out[corev1.ResourceName(prefix+"persistentvolumeclaims")] = one
+	if sized {
+		out[corev1.ResourceName(prefix+"requests.storage")] = size
+	}
+}
+
+// difference is now − before without what did not change.
+func difference(now, before corev1.ResourceList) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for n, q := range now {
+		d := q.DeepCopy()
+		d.Sub(before[n])
+		if !d.IsZero() {
+			out[n] = d
+		}
+	}
+	for n, q := range before {
+		if _, still := now[n]; !still && !q.IsZero() {
+			d := q.DeepCopy()
+			d.Neg()
+			out[n] = d
+		}
+	}
+	return out
+}
+
+func restrict(delta, hard corev1.ResourceList) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for n, q := range delta {
+		if _, ok := hard[n]; ok {
+			out[n] = q
+		}
+	}
+	return out
+}
+
+// amounts writes the named resources as upstream's refusals do.
+func amounts(list corev1.ResourceList, names []corev1.ResourceName) string {
+	var out []string
+	for _, n := range slices.Sorted(slices.Values(names)) {
+		q := list[n]
+		out = append(out, string(n)+"="+q.String())
+	}
+	return strings.Join(out, ",")
+}
+
+// mustSpecify refuses pods whose containers leave out what the quota counts.
+func mustSpecify(q *corev1.ResourceQuota, a *request.Attributes) error {
+	pod, ok := a.Object.(*corev1.Pod)
+	if !ok || a.Operation != request.Create {
+		return nil
+	}
+	missing := map[string][]string{}
+	for n := range q.Status.Hard {
+		list, res := "requests", n
+		if after, ok := strings.CutPrefix(string(n), "limits."); ok {
+			list, res = "limits", corev1.ResourceName(after)
+		} else if after, ok := strings.CutPrefix(string(n), "requests."); ok {
+			res = corev1.ResourceName(after)
+		}
+		if res != corev1.ResourceCPU && res != corev1.ResourceMemory {
+			continue
+		}
+		for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
+			have := c.Resources.Requests
+			if list == "limits" {
+				have = c.Resources.Limits
+			}
+			if _, ok := have[res]; !ok {
+				missing[string(n)] = append(missing[string(n)], c.Name)
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	var parts []string
+	for _, n := range slices.Sorted(maps.Keys(missing)) {
+		parts = append(parts, n+" for: "+strings.Join(missing[n], ","))
+	}
+	return fmt.Errorf("must specify %s", strings.Join(parts, "; "))
+}
+
+// scopesMatch says whether the quota counts obj at all.
+func scopesMatch(q *corev1.ResourceQuota, obj api.Object) bool {
+	pod, isPod := obj.(*corev1.Pod)
+	for _, s := range q.Spec.Scopes {
+		if !isPod || !inScope(pod, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists}) {
+			return false
+		}
+	}
+	if q.Spec.ScopeSelector == nil {
+		return true
+	}
+	for _, r := range q.Spec.ScopeSelector.MatchExpressions {
+		if claim, ok := obj.(*corev1.PersistentVolumeClaim); ok && r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass {
+			name := ""
+			if claim.Spec.VolumeAttributesClassName != nil {
+				name = *claim.Spec.VolumeAttributesClassName
+			}
+			if !named(name, r) {
+				return false
+			}
+			continue
+		}
+		if !isPod || !inScope(pod, r) {
+			return false
+		}
+	}
+	return true
+}
+
+func inScope(pod *corev1.Pod, r corev1.ScopedResourceSelectorRequirement) bool {
+	switch r.ScopeName {
+	case corev1.ResourceQuotaScopeTerminating:
+		return pod.Spec.ActiveDeadlineSeconds != nil
+	case corev1.ResourceQuotaScopeNotTerminating:
+		return pod.Spec.ActiveDeadlineSeconds == nil
+	case corev1.ResourceQuotaScopeBestEffort:
+		return podsem.QoS(pod) == corev1.PodQOSBestEffort
+	case corev1.ResourceQuotaScopeNotBestEffort:
+		return podsem.QoS(pod) != corev1.PodQOSBestEffort
+	case corev1.ResourceQuotaScopePriorityClass:
+		return named(pod.Spec.PriorityClassName, r)
+	case corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
+		return crossesNamespaces(pod.Spec.Affinity)
+	}
+	return false
+}
+
+func named(name string, r corev1.ScopedResourceSelectorRequirement) bool {
+	switch r.Operator {
+	case corev1.ScopeSelectorOpExists:
+		return name != ""
+	case corev1.ScopeSelectorOpDoesNotExist:
+		return name == ""
+	case corev1.ScopeSelectorOpIn:
+		return slices.Contains(r.Values, name)
+	case corev1.ScopeSelectorOpNotIn:
+		return !slices.Contains(r.Values, name)
+	}
+	return false
+}
+
+func crossesNamespaces(a *corev1.Affinity) bool {
+	if a == nil {
+		return false
+	}
+	var terms []corev1.PodAffinityTerm
+	if p := a.PodAffinity; p != nil {
+		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
+		for _, w := range p.PreferredDuringSchedulingIgnoredDuringExecution {
+			terms = append(terms, w.PodAffinityTerm)
+		}
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
+		for _, w := range p.PreferredDuringSchedulingIgnoredDuringExecution {
+			terms = append(terms, w.PodAffinityTerm)
+		}
+	}
+	return slices.ContainsFunc(terms, func(t corev1.PodAffinityTerm) bool { return len(t.Namespaces) > 0 || t.NamespaceSelector != nil })
+}
