@@ -89,8 +89,8 @@ func (s *Server) update(r schema.GroupVersionResource, namespace, sub string, ob
 	}
 	next := obj.DeepCopyObject().(api.Object)
 	if sub == "status" {
-		next = old.DeepCopyObject().(api.Object)
-		copyField(next, obj.DeepCopyObject(), "Status")
+		copyField(next, old.DeepCopyObject(), "Spec")
+		next.SetLabels(old.GetLabels())
 	} else if sub == "" {
 		copyField(next, old, "Status")
 	}
