@@ -1,0 +1,137 @@
+package image
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/sampan-dev/sampan/embedded"
+)
+
+// SystemOptions say which versions the system images claim to be.
+type SystemOptions struct {
+	Kubernetes string // v1.37.2
+	CoreDNS    string // v1.15.0
+	Etcd       string // 3.7.3-0
+	Pause      string // the pause image's whole name
+}
+
+// DefaultSystem are the versions that this release's manifests call for.
+func DefaultSystem() SystemOptions {
+	return SystemOptions{
+		Kubernetes: "v1.37.2", CoreDNS: "v1.15.0", Etcd: "3.7.3-0", Pause: "registry.k8s.io/pause:3.10.2",
+	}
+}
+
+// component is one program inside the binary that manifests run as an image.
+type component struct {
+	path, user string
+	name       func(SystemOptions) string
+	whole      bool // the path is the entry point; otherwise the command names it
+}
+
+func kubernetes(program string) component {
+	return component{
+		path: "/usr/local/bin/" + program,
+		name: func(o SystemOptions) string { return "registry.k8s.io/" + program + ":" + o.Kubernetes },
+	}
+}
+
+// components is the list of all system images but pause. They share one layer.
+func components() []component {
+	return []component{
+		kubernetes("kube-apiserver"), kubernetes("kube-controller-manager"), kubernetes("kube-scheduler"), kubernetes("kube-proxy"),
+		{path: "/coredns", user: "65532:65532", whole: true, name: func(o SystemOptions) string {
+			return "registry.k8s.io/coredns/coredns:" + o.CoreDNS
+		}},
+		{path: "/usr/local/bin/etcd", name: func(o SystemOptions) string { return "registry.k8s.io/etcd:" + o.Etcd }},
+	}
+}
+
+// System returns every image that a cluster's own manifests call for, made of
+// the binary at path, so that a node without a registry wants for nothing.
+func System(path string, o SystemOptions) ([]Image, error) {
+	layer, err := binaryLayer(path)
+	if err != nil {
+		return nil, err
+	}
+	var all []Image
+	for _, c := range components() {
+		cfg := Config{User: c.user, WorkingDir: "/"}
+		if c.whole {
+			cfg.Entrypoint = []string{c.path}
+		} else {
+			cfg.Cmd = []string{c.path}
+		}
+		img, err := New(cfg, []string{c.name(o)}, layer)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	pause, err := Pause(o.Pause)
+	if err != nil {
+		return nil, err
+	}
+	return append(all, pause), nil
+}
+
+// FromBinary returns an image whose only program is the binary at path.
+func FromBinary(path string, names ...string) (Image, error) {
+	layer, err := binaryLayer(path)
+	if err != nil {
+		return Image{}, err
+	}
+	return New(Config{Entrypoint: []string{"/sampan"}, WorkingDir: "/"}, names, layer)
+}
+
+// binaryLayer holds the binary, links by the names it answers to, and the few
+// files that a program without a distribution around it still looks for.
+func binaryLayer(path string) (v1.Layer, error) {
+	entries := append(minimalRoot(), Entry{Path: "/sampan", Mode: 0o755, Source: path}, Entry{Path: "/kube-proxy", Link: "/sampan"})
+	for _, c := range components() {
+		entries = append(entries, Entry{Path: c.path, Link: "/sampan"})
+	}
+	return NewLayer(entries)
+}
+
+// minimalRoot is what every root has.
+func minimalRoot() []Entry {
+	return []Entry{
+		{Path: "/etc/passwd", Data: []byte(strings.Join([]string{
+			"root:x:0:0:root:/root:/bin/sh", "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin", "bin:x:2:2:bin:/bin:/usr/sbin/nologin",
+			"sys:x:3:3:sys:/dev:/usr/sbin/nologin", "mail:x:8:8:mail:/var/mail:/usr/sbin/nologin",
+			"www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin", "nonroot:x:65532:65532:nonroot:/:/usr/sbin/nologin",
+			"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin", "",
+		}, "\n"))},
+		{Path: "/etc/group", Data: []byte(strings.Join([]string{
+			"root:x:0:", "daemon:x:1:", "bin:x:2:", "sys:x:3:", "adm:x:4:", "tty:x:5:", "mail:x:8:", "www-data:x:33:",
+			"shadow:x:42:", "utmp:x:43:", "staff:x:50:", "users:x:100:", "nonroot:x:65532:", "nogroup:x:65534:", "",
+		}, "\n"))},
+		{Path: "/etc/nsswitch.conf", Data: []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
+		{Path: "/root", Dir: true, Mode: 0o700},
+		{Path: "/run", Dir: true},
+		{Path: "/tmp", Dir: true, Mode: 0o1777},
+		{Path: "/var/tmp", Dir: true, Mode: 0o1777},
+	}
+}
+
+// Pause returns the image whose one process holds a pod's namespaces.
+func Pause(names ...string) (Image, error) {
+	r, err := embedded.Open(embedded.Pause)
+	if err != nil {
+		return Image{}, err
+	}
+	defer r.Close()
+	program, err := io.ReadAll(r)
+	if err != nil {
+		return Image{}, fmt.Errorf("pause image: %w", err)
+	}
+	layer, err := NewLayer([]Entry{{Path: "/pause", Mode: 0o755, Data: program}})
+	if err != nil {
+		return Image{}, err
+	}
+	return New(Config{Entrypoint: []string{"/pause"}, User: "65535:65535", WorkingDir: "/"}, names, layer)
+}
