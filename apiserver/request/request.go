@@ -227,7 +227,9 @@ type Backend interface {
 	// the user in ctx.
 	Create(ctx context.Context, gr schema.GroupResource, obj api.Object, o *metav1.CreateOptions) (api.Object, error)
 	// Modify applies change to the current object until there is no conflict;
-	// sub "" or a subresource such as "status".
+	// sub "" or a subresource such as "status". A sub that is one of the kind's
+	// Connects ("binding") stores what change made of the object as it is: no
+	// Prepare, no Validate, no admission, which its Poster has done.
 	Modify(ctx context.Context, gr schema.GroupResource, namespace, name, sub string, change func(api.Object) error) (api.Object, error)
 	Delete(ctx context.Context, gr schema.GroupResource, namespace, name string, o *metav1.DeleteOptions) error
 	// Changes calls fn, on one goroutine, for every object there is and then for
