@@ -36,7 +36,6 @@ func renderImages(t *toml, c Config) {
 	const id = "io.containerd.cri.v1.images"
 	t.plugin(id)
 	t.set("snapshotter", c.Snapshotter)
-	t.set("max_concurrent_downloads", 8)
 	t.set("stats_collect_period", 30)
 	t.plugin(id, "pinned_images")
 	t.set("sandbox", c.SandboxImage)

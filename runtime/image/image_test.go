@@ -351,7 +351,7 @@ func TestBusyboxFromPackages(t *testing.T) {
 		}
 		files[h.Name] = h.Linkname
 	}
-	for _, want := range []string{"usr/bin/busybox", "usr/bin/sh", "usr/bin/wget", "bin", "etc/passwd", "tmp/"} {
+	for _, want := range []string{"usr/bin/busybox", "usr/bin/sh", "usr/bin/wget", "bin", "etc/passwd", "tmp"} {
 		if _, ok := files[want]; !ok {
 			t.Errorf("no %s", want)
 		}
