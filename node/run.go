@@ -1,0 +1,198 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/kubelet"
+	"github.com/sampan-dev/sampan/kubelet/cri"
+	"github.com/sampan-dev/sampan/network"
+	"github.com/sampan-dev/sampan/proxy"
+	"github.com/sampan-dev/sampan/runtime"
+	"github.com/sampan-dev/sampan/runtime/image"
+	"github.com/sampan-dev/sampan/runtime/store"
+)
+
+// Deps are what a node needs from its surroundings. Mirrors must be run by the
+// caller; kubelet and proxy share them with whoever else is in the process.
+type Deps struct {
+	Client  client.Interface
+	Mirrors *client.Mirrors
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Serve makes the kubelet's endpoint, which needs certificates and a way to
+	// authorize that the wiring above knows.
+	Serve func(k *kubelet.Kubelet, r cri.Runtime) (func(ctx context.Context) error, error)
+}
+
+// Node is one node's parts.
+type Node struct {
+	cfg     Config
+	deps    Deps
+	runtime *runtime.Runtime
+	network *network.Network
+	proxy   *proxy.Proxy
+}
+
+// New checks cfg and starts nothing.
+func New(cfg Config, deps Deps) (*Node, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, deps: deps}
+	var err error
+	if cfg.Endpoint == "" {
+		if n.runtime, err = runtime.New(cfg.Runtime, runtime.Deps{Log: deps.Log}); err != nil {
+			return nil, err
+		}
+	}
+	nodes := client.MirrorOf[corev1.Node](deps.Mirrors, client.MirrorOptions{})
+	if n.network, err = network.New(cfg.Network, nodes, deps.Log); err != nil {
+		return nil, err
+	}
+	n.proxy, err = proxy.New(cfg.Proxy, proxy.Deps{
+		Services: client.MirrorOf[corev1.Service](deps.Mirrors, client.MirrorOptions{}),
+		Slices:   client.MirrorOf[discoveryv1.EndpointSlice](deps.Mirrors, client.MirrorOptions{}),
+		Metrics:  deps.Metrics, Log: deps.Log,
+	})
+	return n, err
+}
+
+// Run keeps the node going until ctx ends. Containers outlive it.
+func (n *Node) Run(ctx context.Context) error {
+	g := run.New(ctx)
+	endpoint := n.cfg.Endpoint
+	if n.runtime != nil {
+		endpoint = n.runtime.Address()
+		g.Go("runtime", n.runtime.Run)
+	}
+	if n.cfg.Registry != "" {
+		if err := n.mirrors(); err != nil {
+			return err
+		}
+		g.Go("registry", func(ctx context.Context) error { return image.Serve(ctx, n.cfg.Registry, n.cfg.RegistryDir) })
+	}
+	g.Go("network", n.network.Run)
+	g.Go("proxy", n.proxy.Run)
+	g.Go("kubelet", func(ctx context.Context) error { return n.kubelet(ctx, endpoint) })
+	return g.Wait()
+}
+
+// kubelet runs the agent once the runtime answers and has the system's images.
+func (n *Node) kubelet(ctx context.Context, endpoint string) error {
+	if n.runtime != nil {
+		if err := n.runtime.Ready(ctx); err != nil {
+			return err
+		}
+		if err := n.seed(ctx, endpoint); err != nil {
+			return err
+		}
+	}
+	r, images, err := cri.Connect(ctx, endpoint)
+	if err != nil {
+		return err
+	}
+	events := client.Recorder(n.deps.Client, "kubelet", n.cfg.Kubelet.NodeName)
+	k, err := kubelet.New(n.cfg.Kubelet, kubelet.Deps{
+		Client: n.deps.Client, Mirrors: n.deps.Mirrors, Events: events,
+		Runtime: r, Images: images, Log: n.deps.Log, Metrics: n.deps.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	g := run.New(ctx)
+	if n.deps.Serve != nil {
+		serve, err := n.deps.Serve(k, r)
+		if err != nil {
+			return err
+		}
+		g.Go("kubelet server", serve)
+	}
+	g.Go("kubelet", k.Run)
+	g.Go("images", func(ctx context.Context) error { return n.importImages(ctx, endpoint) })
+	return g.Wait()
+}
+
+// seed puts the images in that a cluster's own manifests call for.
+func (n *Node) seed(ctx context.Context, endpoint string) error {
+	imgs, err := image.System(n.cfg.Binary, image.DefaultSystem())
+	if err != nil {
+		return fmt.Errorf("system images: %w", err)
+	}
+	s, err := store.Open(endpoint)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return s.Seed(ctx, imgs...)
+}
+
+// importImages brings in the archives that the user keeps for nodes. One that
+// cannot be read keeps nothing else from working.
+func (n *Node) importImages(ctx context.Context, endpoint string) error {
+	var files []string
+	for _, path := range n.cfg.Images {
+		more, err := filepath.Glob(filepath.Join(path, "*.tar"))
+		if err != nil {
+			return err
+		}
+		files = append(files, more...)
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	s, err := store.Open(endpoint)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	slices.Sort(files)
+	for _, path := range files {
+		if err := ImportImages(ctx, s, n.cfg.Registry, path); err != nil && !errors.Is(err, context.Canceled) {
+			n.deps.Log.Error("node: image archive not imported", "file", path, "err", err)
+		}
+	}
+	return nil
+}
+
+// mirrors makes the runtime ask the node's own registry before any other, so
+// that images kept here are found even where a pod insists on pulling.
+func (n *Node) mirrors() error {
+	dir := n.cfg.Runtime.RegistryConfigDir
+	for _, host := range []string{"_default", "docker.io", "registry.k8s.io"} {
+		if err := image.WriteMirrors(dir, host, "http://"+n.cfg.Registry); err != nil {
+			return fmt.Errorf("registry mirrors: %w", err)
+		}
+	}
+	return nil
+}
+
+// ImportImages brings an archive's images into a node's runtime and, unless
+// registry is empty, into the node's own registry.
+func ImportImages(ctx context.Context, s *store.Store, registry, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err = s.Import(ctx, f, false); err != nil || registry == "" {
+		return err
+	}
+	a, err := image.Open(path)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	return image.Push(ctx, registry, a.Images...)
+}
