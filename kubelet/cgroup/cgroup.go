@@ -1,0 +1,203 @@
+// Package cgroup keeps the control groups of pods, in both versions of the
+// kernel's interface, with upstream's names.
+//
+// Job: kubepods, its QoS children and one group per pod, with their limits.
+//
+// Not its job: containers' groups, which the runtime makes inside a pod's.
+//
+// Invariants: only groups below kubepods are made, changed or removed.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const mount = "/sys/fs/cgroup"
+
+// Resources are a pod's limits; 0 is none.
+type Resources struct {
+	CPURequest, CPULimit int64 // thousandths
+	MemoryLimit          int64
+}
+
+// V2 says whether the unified hierarchy is the one in use.
+func V2() bool {
+	var st unix.Statfs_t
+	return unix.Statfs(mount, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
+// PodPath is the group of a pod, from the root of the hierarchy.
+func PodPath(root string, qos corev1.PodQOSClass, uid types.UID) string {
+	parts := []string{"/", root, "kubepods"}
+	switch qos {
+	case corev1.PodQOSBurstable:
+		parts = append(parts, "burstable")
+	case corev1.PodQOSBestEffort:
+		parts = append(parts, "besteffort")
+	}
+	return path.Join(append(parts, "pod"+string(uid))...)
+}
+
+// controllers are the hierarchies of version 1 in which groups are made.
+func controllers() []string {
+	return []string{"cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb", "systemd", "net_cls", "net_prio", "perf_event"}
+}
+
+// Ensure makes the group and sets its limits.
+func Ensure(group string, r Resources) error {
+	if V2() {
+		return ensureV2(group, r)
+	}
+	for _, c := range controllers() {
+		base := filepath.Join(mount, c)
+		if _, err := os.Stat(filepath.Join(base, "cgroup.procs")); err != nil {
+			continue // the kernel or the namespace has no such hierarchy
+		}
+		if err := makeV1(base, c, group); err != nil {
+			return fmt.Errorf("cgroup: %s: %w", group, err)
+		}
+	}
+	cpu, mem := filepath.Join(mount, "cpu", group), filepath.Join(mount, "memory", group)
+	return errors.Join(
+		write(cpu, "cpu.shares", strconv.FormatInt(shares(r.CPURequest), 10)),
+		write(cpu, "cpu.cfs_quota_us", quotaV1(r.CPULimit)),
+		limitIf(r.MemoryLimit > 0, mem, "memory.limit_in_bytes", strconv.FormatInt(r.MemoryLimit, 10)),
+	)
+}
+
+func limitIf(on bool, dir, file, v string) error {
+	if !on {
+		return nil
+	}
+	return write(dir, file, v)
+}
+
+// makeV1 makes the directories one by one: a cpuset must be given its CPUs and
+// memory nodes before anything can live in it.
+func makeV1(base, controller, group string) error {
+	full := filepath.Join(base, group)
+	if _, err := os.Stat(full); err == nil {
+		return nil
+	}
+	if parent := path.Dir(group); parent != "/" {
+		if err := makeV1(base, controller, parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(full, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if controller != "cpuset" {
+		return nil
+	}
+	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(full), f))
+		if err != nil {
+			return err
+		}
+		if err := write(full, f, string(b)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ensureV2(group string, r Resources) error {
+	full := filepath.Join(mount, group)
+	if err := os.MkdirAll(full, 0o755); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	// Controllers reach a group only through every group above it, from the top.
+	var above []string
+	for dir := path.Dir(group); dir != "/" && dir != "."; dir = path.Dir(dir) {
+		above = append([]string{dir}, above...)
+	}
+	for _, dir := range append([]string{"/"}, above...) {
+		for _, c := range []string{"+cpu", "+cpuset", "+memory", "+pids"} {
+			_ = write(filepath.Join(mount, dir), "cgroup.subtree_control", c) // one that is not there is done without
+		}
+	}
+	return limitsV2(full, r)
+}
+
+func limitsV2(full string, r Resources) error {
+	weight := 1 + (shares(r.CPURequest)-2)*9999/262142
+	quota := "max"
+	if r.CPULimit > 0 {
+		quota = strconv.FormatInt(max(r.CPULimit*100, 1000), 10)
+	}
+	memory := "max"
+	if r.MemoryLimit > 0 {
+		memory = strconv.FormatInt(r.MemoryLimit, 10)
+	}
+	var errs []error
+	for file, v := range map[string]string{"cpu.weight": strconv.FormatInt(weight, 10), "cpu.max": quota + " 100000", "memory.max": memory} {
+		if err := write(full, file, v); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func shares(milli int64) int64 { return min(max(milli*1024/1000, 2), 262144) }
+
+func quotaV1(milli int64) string {
+	if milli == 0 {
+		return "-1"
+	}
+	return strconv.FormatInt(max(milli*100, 1000), 10)
+}
+
+func write(dir, file, v string) error {
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(v), 0o644); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+// Remove removes the group and what the runtime left in it.
+func Remove(group string) error {
+	bases := []string{mount}
+	if !V2() {
+		bases = nil
+		for _, c := range controllers() {
+			bases = append(bases, filepath.Join(mount, c))
+		}
+	}
+	var errs []error
+	for _, b := range bases {
+		errs = append(errs, remove(filepath.Join(b, group)))
+	}
+	return errors.Join(errs...)
+}
+
+func remove(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("cgroup: remove %s: %w", dir, err)
+	}
+	return nil
+}
