@@ -26,7 +26,7 @@ func TestRenderSaysWhatTheNodeNeeds(t *testing.T) {
 		"use_internal_loopback = true\n",
 		"[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"registry.k8s.io/pause:3.10.2\"\n",
 		"[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = \"/etc/sampan/certs.d\"\n",
-		"runtimes.test-handler]\nruntime_type = \"io.containerd.runc.v2\"\nruntime_path = \"/var/lib/sampan/bin/sampan-shim\"\n",
+		"runtimes.test-handler]\nruntime_type = \"io.containerd.runc.v2\"\n",
 		"runtimes.runc.options]\nBinaryName = \"/usr/sbin/runc\"\n",
 		"SystemdCgroup = false\n",
 	} {

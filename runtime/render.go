@@ -74,8 +74,9 @@ func renderRuntime(t *toml, c Config) {
 	}
 	for _, name := range handlers {
 		t.plugin(id, "containerd", "runtimes", name)
+		// No runtime_path: after a restart containerd looks the shim of every
+		// container but a pod's first up by its type alone.
 		t.set("runtime_type", "io.containerd.runc.v2")
-		t.set("runtime_path", c.Shim)
 		t.set("sandboxer", "podsandbox")
 		t.plugin(id, "containerd", "runtimes", name, "options")
 		t.set("BinaryName", c.Runc)

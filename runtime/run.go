@@ -112,6 +112,9 @@ func (r *Runtime) prepare() error {
 			return err
 		}
 	}
+	if err := link(c.Shim); err != nil {
+		return err
+	}
 	runc, err := exec.LookPath(c.Runc)
 	if err != nil {
 		return fmt.Errorf("OCI runtime %q: %w (Debian: apt-get install runc)", c.Runc, err)
@@ -120,10 +123,24 @@ func (r *Runtime) prepare() error {
 	return os.WriteFile(c.configFile(), []byte(render(c)), 0o600)
 }
 
+// link gives the shim the name by which containerd looks for it, beside it.
+func link(shim string) error {
+	name := filepath.Join(filepath.Dir(shim), "containerd-shim-runc-v2")
+	if to, err := os.Readlink(name); err == nil && to == filepath.Base(shim) || name == shim {
+		return nil
+	}
+	tmp := name + ".new"
+	if err := errors.Join(os.RemoveAll(tmp), os.Symlink(filepath.Base(shim), tmp)); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
 // runOnce lives as long as one containerd process.
 func (r *Runtime) runOnce(ctx context.Context) error {
 	argv := append(append([]string(nil), r.cfg.Command...), "--config", r.cfg.configFile())
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(r.cfg.Shim)+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = r.output, r.output
 	// A process group of its own: Ctrl-C on a terminal is the parent's business.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

@@ -48,7 +48,10 @@ func TestMain(m *testing.M) {
 	case "container":
 		fmt.Println("hello from", os.Getenv("WHO"))
 		fmt.Fprintln(os.Stderr, "and a complaint")
-		select {}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		<-ctx.Done()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -266,7 +269,7 @@ func TestContainersOutliveContainerd(t *testing.T) {
 		old := c.sh(t, daemonPID)
 		c.sh(t, "kill -9 $("+kill.victim+")")
 		eventually(t, func() error {
-			if now := c.sh(t, daemonPID+" || true"); now == "" || strings.Contains(now, old) {
+			if now := c.sh(t, daemonPID+" || true"); now == "" || slices.Contains(strings.Fields(now), old) {
 				return fmt.Errorf("killed %s: containerd was %q and is %q", kill.what, old, now)
 			}
 			return nil
