@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -193,8 +194,16 @@ func eventually(t *testing.T, check func() error) {
 
 const programImage = "example.org/program:1"
 
-// run starts a pod on the machine's network with one container.
+// run starts a pod on the machine's network with one container that greets.
 func (c *cluster) run(t *testing.T, name, handler string) (pod, container string) {
+	t.Helper()
+	return c.runContainer(t, name, handler, &cri.ContainerConfig{
+		Image: &cri.ImageSpec{Image: programImage}, Command: []string{"/sampan", "container"},
+		Envs: []*cri.KeyValue{{Key: "WHO", Value: []byte(name)}},
+	})
+}
+
+func (c *cluster) runContainer(t *testing.T, name, handler string, cfg *cri.ContainerConfig) (pod, container string) {
 	t.Helper()
 	podCfg := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name + "-uid"},
@@ -209,13 +218,11 @@ func (c *cluster) run(t *testing.T, name, handler string) (pod, container string
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := c.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.PodSandboxId, SandboxConfig: podCfg, Config: &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: programImage},
-		Command: []string{"/sampan", "container"}, Envs: []*cri.KeyValue{{Key: "WHO", Value: []byte(name)}}, LogPath: "main.log",
-		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
-			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
-		}},
-	}})
+	cfg.Metadata, cfg.LogPath = &cri.ContainerMetadata{Name: "main"}, "main.log"
+	cfg.Linux = &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+		NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
+	}}
+	k, err := c.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.PodSandboxId, SandboxConfig: podCfg, Config: cfg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,5 +369,86 @@ func TestImagesOfANode(t *testing.T) {
 	}
 	if _, err := c.store.Import(t.Context(), strings.NewReader("no archive"), false); err == nil {
 		t.Error("noise was imported")
+	}
+}
+
+func TestDebianImagesRun(t *testing.T) {
+	for _, tool := range []string{"apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s: the images are made of Debian's packages", tool)
+		}
+	}
+	cache := t.TempDir()
+	var images []image.Image
+	for _, name := range image.Recipes() {
+		o, err := image.Recipe(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Cache = cache
+		began := clock.Now()
+		img, err := image.FromDeb(t.Context(), o)
+		if err != nil {
+			if strings.Contains(err.Error(), "apt-get") {
+				t.Skipf("needs Debian's package archive: %v", err)
+			}
+			t.Fatal(err)
+		}
+		layers, _ := img.Layers()
+		size, _ := layers[0].Size()
+		t.Logf("%s made in %v, %d MB", name, clock.Since(began), size>>20)
+		images = append(images, img)
+	}
+	c := start(t)
+	c.seed(t)
+	if err := c.store.Seed(t.Context(), images...); err != nil {
+		t.Fatal(err)
+	}
+	_, web := c.runContainer(t, "web", "", &cri.ContainerConfig{Image: &cri.ImageSpec{Image: "nginx"}})
+	var page string
+	eventually(t, func() error {
+		conn, err := c.m.Dial(t.Context(), "127.0.0.1:80")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(clock.Now().Add(10 * time.Second))
+		fmt.Fprint(conn, "GET / HTTP/1.0\r\nHost: web\r\n\r\n")
+		data, err := io.ReadAll(conn)
+		page = string(data)
+		return err
+	})
+	if !strings.Contains(page, "Welcome to nginx!") {
+		t.Errorf("nginx answered %q", page)
+	}
+	eventually(t, func() error {
+		log, err := os.ReadFile(filepath.Join(c.m.Dir, "root/var/log/pods/web/main.log"))
+		if err == nil && !strings.Contains(string(log), "GET / HTTP/1.0") {
+			err = fmt.Errorf("no request in the log %q", log)
+		}
+		return err
+	})
+	_, box := c.runContainer(t, "box", "", &cri.ContainerConfig{
+		Image: &cri.ImageSpec{Image: "busybox"}, Command: []string{"sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1; done"},
+	})
+	for _, e := range []struct {
+		in   string
+		argv []string
+		want string
+	}{
+		{box, []string{"wget", "-qO-", "http://127.0.0.1/"}, "Welcome to nginx!"},
+		{box, []string{"sh", "-c", "echo $((6*7)); id -un"}, "42\nroot"},
+		{web, []string{"curl", "-s", "http://127.0.0.1/"}, "Welcome to nginx!"},
+		{web, []string{"bash", "-c", "ls /usr/share/nginx/html | head -1"}, "index.html"},
+	} {
+		out, err := c.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: e.in, Cmd: e.argv, Timeout: 20})
+		if err != nil || out.ExitCode != 0 || !strings.Contains(string(out.Stdout), e.want) {
+			t.Errorf("%q: %v, %v", e.argv, out, err)
+		}
+	}
+	// nginx ends by the signal its image names, at once.
+	began := clock.Now()
+	if _, err := c.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: web, Timeout: 20}); err != nil || clock.Since(began) > 10*time.Second {
+		t.Errorf("stop took %v: %v", clock.Since(began), err)
 	}
 }
