@@ -22,7 +22,7 @@ var homes = []struct {
 	instead    string
 }{
 	{"time", "Now Sleep After Tick NewTimer NewTicker AfterFunc Since Until", []string{"kit/clock/"}, "use kit/clock"},
-	{"os", "Exit", []string{"cmd/"}, "return an exit code; only cmd ends the process"},
+	{"os", "Exit", []string{"cmd/", "bench/main.go"}, "return an exit code; only cmd ends the process"},
 	{"log", "Fatal Fatalf Fatalln", []string{"cmd/", "embedded/pack/"}, "return an error"},
 }
 

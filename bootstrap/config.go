@@ -1,0 +1,114 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Config describes one server: a control plane with its node, or, with Join, a
+// node alone.
+type Config struct {
+	DataDir       string
+	NodeName      string
+	NodeIP        netip.Addr
+	BindAddress   string
+	Port          int
+	ClusterCIDR   netip.Prefix
+	ServiceCIDR   netip.Prefix
+	ClusterDNS    netip.Addr
+	ClusterDomain string
+	TLSSANs       []string
+
+	Join   string // the API server to join; empty makes a control plane
+	Token  string // a bootstrap token: made valid by a control plane, used by a joining node
+	CAFile string // the cluster's authority, for a joining node
+
+	ImportImages   []string // directories of image archives
+	Registry       string   // loopback registry of the node; empty for none
+	CapacityCPU    int
+	CapacityMemory int64
+	Endpoint       string // a CRI endpoint to use instead of the runtime built in
+	EtcdServers    []string
+	EtcdCAFile     string
+	EtcdCertFile   string
+	EtcdKeyFile    string
+	NoNode         bool // a control plane only
+}
+
+// Defaults returns the configuration of a one-node cluster on this computer.
+func Defaults() Config {
+	host, _ := os.Hostname()
+	return Config{
+		DataDir: "/var/lib/sampan", NodeName: strings.ToLower(host), BindAddress: "0.0.0.0", Port: 6443,
+		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
+		ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local",
+		Registry: "127.0.0.1:5000",
+	}
+}
+
+// Flags adds the configuration's flags to fs, with its present values as defaults.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.DataDir, "data-dir", c.DataDir, "where everything that must be kept is kept")
+	fs.StringVar(&c.NodeName, "node-name", c.NodeName, "this node's name")
+	fs.TextVar(&c.NodeIP, "node-ip", c.NodeIP, "this node's address; the one towards the default route if not set")
+	fs.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "where the API server listens")
+	fs.IntVar(&c.Port, "secure-port", c.Port, "the API server's port")
+	fs.TextVar(&c.ClusterCIDR, "cluster-cidr", c.ClusterCIDR, "the range of pods' addresses")
+	fs.TextVar(&c.ServiceCIDR, "service-cluster-ip-range", c.ServiceCIDR, "the range of services' addresses")
+	fs.TextVar(&c.ClusterDNS, "cluster-dns", c.ClusterDNS, "the address of cluster DNS")
+	fs.StringVar(&c.ClusterDomain, "cluster-domain", c.ClusterDomain, "the domain of cluster DNS")
+	fs.StringSliceVar(&c.TLSSANs, "tls-san", nil, "more names and addresses in the API server's certificate")
+	fs.StringVar(&c.Join, "join", "", "join the cluster of this API server as a node, instead of making one")
+	fs.StringVar(&c.Token, "token", "", "the bootstrap token by which nodes join")
+	fs.StringVar(&c.CAFile, "certificate-authority", "", "with --join: the cluster's authority")
+	fs.StringSliceVar(&c.ImportImages, "import-images", nil, "directories of image archives to import at start")
+	fs.StringVar(&c.Registry, "registry", c.Registry, "loopback address of the node's own registry of imported images; empty for none")
+	fs.IntVar(&c.CapacityCPU, "capacity-cpu", 0, "processors to report; 0 for all")
+	fs.Int64Var(&c.CapacityMemory, "capacity-memory", 0, "bytes of memory to report; 0 for all")
+	fs.StringVar(&c.Endpoint, "container-runtime-endpoint", "", "a CRI endpoint to use instead of the containerd built in")
+	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "an external etcd instead of the one built in")
+	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "authority of the external etcd")
+	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "client certificate for the external etcd")
+	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "key of that certificate")
+	fs.BoolVar(&c.NoNode, "disable-node", false, "run the control plane only")
+}
+
+var tokenForm = regexp.MustCompile(`^[a-z0-9]{6}\.[a-z0-9]{16}$`)
+
+// Check says what is wrong with a configuration.
+func (c *Config) Check() error {
+	var errs []error
+	if c.NodeName == "" {
+		errs = append(errs, errors.New("--node-name: Required value"))
+	}
+	if !c.NodeIP.Is4() {
+		errs = append(errs, fmt.Errorf("--node-ip %q: want this node's IPv4 address", c.NodeIP))
+	}
+	if !c.ServiceCIDR.Contains(c.ClusterDNS) {
+		errs = append(errs, fmt.Errorf("--cluster-dns %s is not in --service-cluster-ip-range %s", c.ClusterDNS, c.ServiceCIDR))
+	}
+	if c.ClusterCIDR.Overlaps(c.ServiceCIDR) {
+		errs = append(errs, fmt.Errorf("--cluster-cidr %s and --service-cluster-ip-range %s overlap", c.ClusterCIDR, c.ServiceCIDR))
+	}
+	if c.ServiceCIDR.Contains(c.NodeIP) || c.ClusterCIDR.Contains(c.NodeIP) {
+		errs = append(errs, fmt.Errorf("--node-ip %s lies in the range of services or pods: choose other ranges", c.NodeIP))
+	}
+	if c.Token != "" && !tokenForm.MatchString(c.Token) {
+		errs = append(errs, fmt.Errorf("--token: want the form abcdef.0123456789abcdef"))
+	}
+	if c.Join != "" && (c.Token == "" || c.CAFile == "") {
+		errs = append(errs, errors.New("--join needs --token and --certificate-authority"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) path(elem ...string) string {
+	return filepath.Join(append([]string{c.DataDir}, elem...)...)
+}

@@ -1,0 +1,78 @@
+// Command sampan is every program of a Kubernetes cluster in one file: the name
+// it is called by, or else its first word, says which.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/cli"
+	"github.com/sampan-dev/sampan/dns"
+	"github.com/sampan-dev/sampan/machine"
+	"github.com/sampan-dev/sampan/runtime/daemon"
+	"github.com/sampan-dev/sampan/storage/etcd"
+)
+
+// applet is one program: its arguments without its name to its exit code.
+type applet struct {
+	name string
+	main func(ctx context.Context, args []string) int
+}
+
+// applets are all programs but sampan's own words.
+var applets = []applet{
+	{machine.Applet, func(_ context.Context, args []string) int {
+		return machine.Main(append([]string{machine.Applet}, args...))
+	}},
+	{"containerd", func(_ context.Context, args []string) int {
+		return daemon.Main(append([]string{"containerd"}, args...))
+	}},
+	{"coredns", dns.Main},
+	{"etcd", etcd.Main},
+	{"kubectl", func(_ context.Context, args []string) int { return cli.Kubectl(args) }},
+	{"kube-apiserver", cli.APIServer},
+	{"kube-controller-manager", cli.ControllerManager},
+	{"kube-scheduler", cli.Scheduler},
+	{"kubelet", cli.Kubelet},
+	{"kube-proxy", cli.Proxy},
+}
+
+func main() {
+	name, args := filepath.Base(os.Args[0]), os.Args[1:]
+	i := find(name)
+	if i < 0 && len(args) > 0 {
+		if i = find(args[0]); i >= 0 {
+			args = args[1:]
+		}
+	}
+	if i < 0 {
+		os.Exit(withSignals(cli.Main, args))
+	}
+	switch applets[i].name {
+	case machine.Applet, "containerd", "kubectl": // they look after signals themselves
+		os.Exit(applets[i].main(context.Background(), args))
+	}
+	os.Exit(withSignals(applets[i].main, args))
+}
+
+func find(name string) int {
+	return slices.IndexFunc(applets, func(a applet) bool { return a.name == name })
+}
+
+// withSignals runs main with a context that ends at the first SIGINT or
+// SIGTERM; a second one ends the program at once.
+func withSignals(main func(context.Context, []string) int, args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, func() {
+		stop()
+		fmt.Fprintln(os.Stderr, "stopping")
+	})
+	return main(ctx, args)
+}
