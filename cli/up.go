@@ -289,4 +289,3 @@ func nodeReady(n *corev1.Node) bool {
 func explain(m *machine.Machine, err error) error {
 	return fmt.Errorf("%w\nwhat the node said is in %s; its last words:\n%s", err, consoleOf(m), tail(consoleOf(m), 12))
 }
-

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/bootstrap"
+	"github.com/sampan-dev/sampan/kit/logx"
+)
+
+func serverCommand() *cobra.Command {
+	cfg := bootstrap.Defaults()
+	var verbosity int
+	var jsonLogs bool
+	cmd := &cobra.Command{
+		Use: "server", Short: "Run a control plane and its node in the foreground, on this machine", Args: cobra.NoArgs,
+		Long: `Run a control plane and its node in the foreground, in this machine's own
+namespaces: for a real machine. With --join it runs only a node of an existing
+cluster. The administrator's kubeconfig is DATA-DIR/admin.conf.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needRoot("sampan server"); err != nil {
+				return err
+			}
+			log := logx.Setup(os.Stderr, logx.Options{Level: logx.ForVerbosity(verbosity), JSON: jsonLogs})
+			if !cfg.NodeIP.IsValid() {
+				cfg.NodeIP = outboundIP(log)
+			}
+			return bootstrap.Serve(cmd.Context(), cfg, log)
+		},
+	}
+	cfg.Flags(cmd.Flags())
+	cmd.Flags().IntVarP(&verbosity, "v", "v", 0, "how much to log; 3 and above is for finding faults")
+	cmd.Flags().BoolVar(&jsonLogs, "log-json", false, "log JSON lines")
+	return cmd
+}
+
+// outboundIP is the first address of this machine that is not loopback's.
+func outboundIP(log *slog.Logger) netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		log.Warn("addresses of this machine", "err", err)
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
