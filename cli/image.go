@@ -130,7 +130,7 @@ func (o *imageOptions) deliver(ctx context.Context, p *progress, path string) er
 }
 
 // nodeContainerd is the socket of a node's containerd.
-const nodeContainerd = "/run/containerd/containerd.sock"
+const nodeContainerd = "/run/sampan/containerd/containerd.sock"
 
 // onNodes does something for each running node of the cluster.
 func (o *imageOptions) onNodes(do func(*machine.Machine) error) error {
