@@ -1,0 +1,2 @@
+// Package bootstraptoken signs cluster-info with bootstrap tokens and removes expired ones.
+package bootstraptoken

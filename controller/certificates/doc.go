@@ -1,0 +1,2 @@
+// Package certificates approves, signs and cleans certificate signing requests.
+package certificates

@@ -1,0 +1,2 @@
+// Package daemonset keeps one pod of every DaemonSet on every node that fits it.
+package daemonset

@@ -1,0 +1,2 @@
+// Package garbagecollector deletes what no owner holds any longer.
+package garbagecollector

@@ -1,0 +1,2 @@
+// Package job runs pods to completion.
+package job

@@ -1,0 +1,2 @@
+// Package nodeipam hands every node its pod range.
+package nodeipam

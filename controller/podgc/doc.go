@@ -1,0 +1,2 @@
+// Package podgc removes pods nobody will ever finish.
+package podgc

@@ -1,0 +1,2 @@
+// Package rootca keeps the ConfigMap kube-root-ca.crt in every active namespace.
+package rootca

@@ -1,0 +1,2 @@
+// Package serviceaccount keeps a default ServiceAccount in every active namespace.
+package serviceaccount

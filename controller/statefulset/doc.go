@@ -1,0 +1,2 @@
+// Package statefulset keeps ordered pods of StatefulSets.
+package statefulset

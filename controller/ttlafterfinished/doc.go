@@ -1,0 +1,2 @@
+// Package ttlafterfinished deletes finished jobs after their time to live.
+package ttlafterfinished
