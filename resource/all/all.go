@@ -11,19 +11,46 @@ import (
 	"slices"
 
 	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/resource/configmap"
+	"github.com/sampan-dev/sampan/resource/controllerrevision"
+	"github.com/sampan-dev/sampan/resource/cronjob"
+	"github.com/sampan-dev/sampan/resource/daemonset"
 	"github.com/sampan-dev/sampan/resource/deployment"
+	"github.com/sampan-dev/sampan/resource/job"
+	"github.com/sampan-dev/sampan/resource/lease"
+	"github.com/sampan-dev/sampan/resource/limitrange"
+	"github.com/sampan-dev/sampan/resource/namespace"
+	"github.com/sampan-dev/sampan/resource/node"
 	"github.com/sampan-dev/sampan/resource/pod"
+	"github.com/sampan-dev/sampan/resource/poddisruptionbudget"
+	"github.com/sampan-dev/sampan/resource/podtemplate"
+	"github.com/sampan-dev/sampan/resource/priorityclass"
 	"github.com/sampan-dev/sampan/resource/replicaset"
+	"github.com/sampan-dev/sampan/resource/replicationcontroller"
+	"github.com/sampan-dev/sampan/resource/resourcequota"
+	"github.com/sampan-dev/sampan/resource/runtimeclass"
+	"github.com/sampan-dev/sampan/resource/secret"
+	"github.com/sampan-dev/sampan/resource/serviceaccount"
+	"github.com/sampan-dev/sampan/resource/statefulset"
 )
 
 // Kinds is every kind, group by group.
 func Kinds() []resource.Kind {
-	return slices.Concat(core(), apps())
+	return slices.Concat(core(), apps(), batch(), access(), others())
 }
 
 func core() []resource.Kind {
 	return []resource.Kind{
+		namespace.Kind(),
+		node.Kind(),
 		pod.Kind(),
+		podtemplate.Kind(),
+		replicationcontroller.Kind(),
+		configmap.Kind(),
+		secret.Kind(),
+		serviceaccount.Kind(),
+		limitrange.Kind(),
+		resourcequota.Kind(),
 	}
 }
 
@@ -31,5 +58,30 @@ func apps() []resource.Kind {
 	return []resource.Kind{
 		deployment.Kind(),
 		replicaset.Kind(),
+		statefulset.Kind(),
+		daemonset.Kind(),
+		controllerrevision.Kind(),
+	}
+}
+
+func batch() []resource.Kind {
+	return []resource.Kind{
+		job.Kind(),
+		cronjob.Kind(),
+	}
+}
+
+// access is who may do what, and who leads.
+func access() []resource.Kind {
+	return []resource.Kind{
+		lease.Kind(),
+	}
+}
+
+func others() []resource.Kind {
+	return []resource.Kind{
+		poddisruptionbudget.Kind(),
+		priorityclass.Kind(),
+		runtimeclass.Kind(),
 	}
 }

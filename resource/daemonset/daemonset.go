@@ -85,7 +85,7 @@ func versions() []resource.Version {
 	stored := gvk("apps", "v1")
 	b2 := resource.SameShape[appsv1beta2.DaemonSet, appsv1.DaemonSet](gvk("apps", "v1beta2"), stored)
 	ext := resource.SameShape[extensionsv1beta1.DaemonSet, appsv1.DaemonSet](gvk("extensions", "v1beta1"), stored)
-	ext.Orphans = true
+	b2.Orphans, ext.Orphans = true, true
 	ext.Default = func(obj api.Object) {
 		d := obj.(*extensionsv1beta1.DaemonSet)
 		podspec.SelectorFromLabels(&d.ObjectMeta, &d.Spec.Selector, &d.Spec.Template)

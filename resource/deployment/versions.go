@@ -24,7 +24,7 @@ func gvk(group, version, kind string) schema.GroupVersionKind {
 func versions() []resource.Version {
 	stored := gvk("apps", "v1", "Deployment")
 	b2 := resource.SameShape[appsv1beta2.Deployment, appsv1.Deployment](gvk("apps", "v1beta2", "Deployment"), stored)
-	b2.ScaleKind = gvk("apps", "v1beta2", "Scale")
+	b2.ScaleKind, b2.Orphans = gvk("apps", "v1beta2", "Scale"), true
 
 	b1 := resource.SameShape[appsv1beta1.Deployment, appsv1.Deployment](gvk("apps", "v1beta1", "Deployment"), stored)
 	b1.ScaleKind, b1.Orphans = gvk("apps", "v1beta1", "Scale"), true

@@ -77,7 +77,7 @@ func versions() []resource.Version {
 	}
 	stored := gvk("apps", "v1", "ReplicaSet")
 	b2 := resource.SameShape[appsv1beta2.ReplicaSet, appsv1.ReplicaSet](gvk("apps", "v1beta2", "ReplicaSet"), stored)
-	b2.ScaleKind = gvk("apps", "v1beta2", "Scale")
+	b2.ScaleKind, b2.Orphans = gvk("apps", "v1beta2", "Scale"), true
 	ext := resource.SameShape[extensionsv1beta1.ReplicaSet, appsv1.ReplicaSet](gvk("extensions", "v1beta1", "ReplicaSet"), stored)
 	ext.ScaleKind, ext.Orphans = gvk("extensions", "v1beta1", "Scale"), true
 	ext.Default = func(obj api.Object) {

@@ -17,7 +17,7 @@ func versions() []resource.Version {
 	}
 	stored := gvk("v1", "StatefulSet")
 	b2 := resource.SameShape[appsv1beta2.StatefulSet, appsv1.StatefulSet](gvk("v1beta2", "StatefulSet"), stored)
-	b2.ScaleKind = gvk("v1beta2", "Scale")
+	b2.ScaleKind, b2.Orphans = gvk("v1beta2", "Scale"), true
 	b1 := resource.SameShape[appsv1beta1.StatefulSet, appsv1.StatefulSet](gvk("v1beta1", "StatefulSet"), stored)
 	b1.ScaleKind, b1.Orphans = gvk("v1beta1", "Scale"), true
 	b1.Default = func(obj api.Object) {
