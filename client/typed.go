@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,10 +33,14 @@ func Of[T any](c Interface, namespace string) Typed[T] {
 
 // result turns an untyped answer into a typed one.
 func result[T any](obj api.Object, err error) (*T, error) {
-	if err != nil {
+	if err != nil || obj == nil { // a subresource may answer without an object
 		return nil, err
 	}
-	return any(obj).(*T), nil
+	out, ok := any(obj).(*T)
+	if !ok {
+		return nil, fmt.Errorf("unexpected answer of type %T", obj)
+	}
+	return out, nil
 }
 
 // object turns *T into the untyped interface.

@@ -1,0 +1,288 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/semantics/pod"
+)
+
+// Scheduler is the loop around place. Make one with New.
+type Scheduler struct {
+	cfg     Config
+	c       client.Interface
+	v       *views
+	events  *client.EventRecorder
+	metrics *metrics
+	log     *slog.Logger
+	rng     *rand.Rand
+	writes  chan struct{} // one token per write under way
+
+	mu        sync.Mutex
+	cluster   *cluster
+	line      *line
+	nominated map[string]*nomination // by pod key
+	wake      chan struct{}
+}
+
+// nomination keeps the room that eviction is making for a pod.
+type nomination struct {
+	info *info
+	node string
+}
+
+// New returns a scheduler that does nothing yet. It runs once: who leads again
+// makes a new one over new mirrors.
+func New(cfg Config, d Deps) (*Scheduler, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if cfg.Seed == 0 {
+		cfg.Seed = clock.Seed()
+	}
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
+	s := &Scheduler{
+		cfg: cfg, c: d.Client, v: newViews(d.Mirrors), log: d.Log.With("room", "scheduler"),
+		events: client.Recorder(d.Client, cfg.Name, d.Host), rng: clock.Rand(cfg.Seed), writes: make(chan struct{}, cfg.Parallelism),
+		cluster: newCluster(), line: newLine(cfg.InitialBackoff, cfg.MaxBackoff), nominated: map[string]*nomination{}, wake: make(chan struct{}, 1),
+	}
+	s.cluster.namespaces = s.v.namespaceLabels
+	s.cluster.claims = s.v.needs
+	s.metrics = newMetrics(d.Metrics, cfg.Name, func(g stage) float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(s.line.count()[g])
+	})
+	return s, nil
+}
+
+// Run schedules until ctx ends. The mirrors must be running.
+func (s *Scheduler) Run(ctx context.Context) error {
+	for _, wait := range []func(context.Context) error{
+		s.v.nodes.WaitSynced, s.v.pods.WaitSynced, s.v.namespaces.WaitSynced, s.v.services.WaitSynced, s.v.controllers.WaitSynced, s.v.sets.WaitSynced,
+		s.v.stateful.WaitSynced, s.v.budgets.WaitSynced, s.v.claims.WaitSynced, s.v.volumes.WaitSynced, s.v.classes.WaitSynced,
+	} {
+		if err := wait(ctx); err != nil {
+			return nil
+		}
+	}
+	s.listen()
+	g := run.New(ctx)
+	g.Go("scheduler flush", func(ctx context.Context) error {
+		for clock.Sleep(ctx, 30*time.Second) == nil {
+			s.locked(func() { s.line.flush(clock.Now()) })
+		}
+		return nil
+	})
+	g.Go("scheduler", s.loop)
+	return g.Wait()
+}
+
+// locked runs fn on the scheduler's state and wakes the loop.
+func (s *Scheduler) locked(fn func()) {
+	s.mu.Lock()
+	fn()
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Scheduler) loop(ctx context.Context) error {
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		w, wait := s.line.pop(clock.Now())
+		if w == nil {
+			s.mu.Unlock()
+			timer := clock.NewTimer(wait)
+			select {
+			case <-s.wake:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			continue
+		}
+		after := s.attempt(w)
+		s.mu.Unlock()
+		s.detach(ctx, after)
+	}
+	return nil
+}
+
+// detach runs a write on its own, so many at once.
+func (s *Scheduler) detach(ctx context.Context, fn func(ctx context.Context)) {
+	if fn == nil {
+		return
+	}
+	select {
+	case s.writes <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	run.Detach(ctx, "scheduler write", func(ctx context.Context) {
+		defer func() { <-s.writes }()
+		fn(ctx)
+	})
+}
+
+// attempt places one pod and returns what is to be written. s.mu is held.
+func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
+	began := clock.Now()
+	spread := s.v.workload(w.pod)
+	restore := s.makeWay(w.pod)
+	n, k := s.cluster.place(w.info, spread, s.rng)
+	if s.metrics != nil {
+		s.metrics.algorithm.Observe(clock.Since(began).Seconds())
+	}
+	if n != nil {
+		restore()
+		delete(s.nominated, podKey(w.pod))
+		s.cluster.putPod(w.info, n.obj.Name)
+		return func(ctx context.Context) { s.bind(ctx, w, n.obj.Name, began) }
+	}
+	d := s.cluster.diagnose(k)
+	text, v := s.tryPreempt(w, k, &d)
+	restore()
+	if v != nil {
+		s.nominate(w, v)
+	}
+	s.line.failed(w, d.cause, false, clock.Now())
+	s.metrics.tried("unschedulable", clock.Since(began))
+	return func(ctx context.Context) { s.tellFailure(ctx, w.pod, d.message(text), v) }
+}
+
+// makeWay takes the room kept for pods of lower priority, and for p itself,
+// out of the cluster; the returned function puts it back.
+func (s *Scheduler) makeWay(p *corev1.Pod) (restore func()) {
+	var out []*nomination
+	for key, nom := range s.nominated {
+		if key == podKey(p) || priority(nom.info.pod) < priority(p) {
+			s.cluster.dropPod(nom.info.pod.UID)
+			if key != podKey(p) {
+				out = append(out, nom)
+			}
+		}
+	}
+	return func() {
+		for _, nom := range out {
+			s.cluster.putPod(nom.info, nom.node)
+		}
+	}
+}
+
+func (s *Scheduler) tryPreempt(w *waiting, k *class, d *diagnosis) (string, *victims) {
+	if d.nodes == 0 {
+		return "", nil
+	}
+	if ok, why := s.cluster.mayPreempt(w.pod); !ok {
+		return why, nil
+	}
+	if s.metrics != nil {
+		s.metrics.preempts.Inc()
+	}
+	v := s.cluster.makeRoom(w.info, k, d, s.v.budgets.List(""))
+	if v == nil {
+		return d.noRoomMade(), nil
+	}
+	if s.metrics != nil {
+		s.metrics.victims.Observe(float64(len(v.pods)))
+	}
+	return "", v
+}
+
+// nominate keeps the room on v's node for w until w gets it.
+func (s *Scheduler) nominate(w *waiting, v *victims) {
+	name := v.node.obj.Name
+	for key, nom := range s.nominated {
+		if nom.node == name && priority(nom.info.pod) < priority(w.pod) {
+			s.cluster.dropPod(nom.info.pod.UID)
+			delete(s.nominated, key)
+		}
+	}
+	s.nominated[podKey(w.pod)] = &nomination{w.info, name}
+	s.cluster.putPod(w.info, name)
+}
+
+func (s *Scheduler) unnominate(p *corev1.Pod) {
+	if nom := s.nominated[podKey(p)]; nom != nil {
+		s.cluster.dropPod(nom.info.pod.UID)
+		delete(s.nominated, podKey(p))
+	}
+}
+
+func podKey(p *corev1.Pod) string { return p.Namespace + "/" + p.Name }
+
+// listen makes the mirrors' changes arrive.
+func (s *Scheduler) listen() {
+	s.v.nodes.OnChange(func(old, now *corev1.Node) {
+		s.locked(func() {
+			if now == nil {
+				s.cluster.dropNode(old.Name)
+				s.line.changed(causePods, clock.Now())
+				return
+			}
+			s.cluster.setNode(now)
+			if old == nil || nodeChanged(old, now) {
+				s.line.changed(causeNode, clock.Now())
+			}
+		})
+	})
+	s.v.pods.OnChange(func(old, now *corev1.Pod) { s.locked(func() { s.podChanged(old, now) }) })
+	s.v.namespaces.OnChange(func(old, now *corev1.Namespace) {
+		if old != nil && now != nil && !equalLabels(old.Labels, now.Labels) {
+			s.locked(func() { s.cluster.epoch++; s.line.changed(causePods, clock.Now()) })
+		}
+	})
+	volumes := func() { s.locked(func() { s.cluster.epoch++; s.line.changed(causeVolume, clock.Now()) }) }
+	s.v.claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { volumes() })
+	s.v.volumes.OnChange(func(_, _ *corev1.PersistentVolume) { volumes() })
+}
+
+func (s *Scheduler) podChanged(old, p *corev1.Pod) {
+	at := clock.Now()
+	if p == nil || pod.Finished(p) {
+		if p == nil {
+			p = old
+		}
+		s.unnominate(p)
+		s.line.drop(p.UID)
+		if _, counted := s.cluster.pods[p.UID]; counted {
+			s.cluster.dropPod(p.UID)
+			s.line.changed(causeRoom|causePods, at)
+		}
+		return
+	}
+	if p.Spec.NodeName != "" {
+		s.unnominate(p)
+		s.line.drop(p.UID)
+		s.cluster.setPod(p)
+		switch {
+		case old == nil || old.Spec.NodeName == "" || !equalLabels(old.Labels, p.Labels):
+			s.line.changed(causePods, at)
+		case old.Generation != p.Generation || old.DeletionTimestamp == nil && p.DeletionTimestamp != nil:
+			s.line.changed(causeRoom, at)
+		}
+		return
+	}
+	if p.Spec.SchedulerName != s.cfg.Name || p.DeletionTimestamp != nil {
+		s.unnominate(p)
+		s.line.drop(p.UID)
+		return
+	}
+	if _, assumed := s.cluster.pods[p.UID]; assumed && s.nominated[podKey(p)] == nil {
+		return
+	}
+	s.line.set(p, at)
+}

@@ -1,0 +1,343 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/fake"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
+)
+
+func list(pairs ...string) corev1.ResourceList {
+	l := corev1.ResourceList{}
+	for i := 0; i < len(pairs); i += 2 {
+		l[corev1.ResourceName(pairs[i])] = resource.MustParse(pairs[i+1])
+	}
+	return l
+}
+
+func testNode(name, cpu string, edit ...func(*corev1.Node)) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: map[string]string{corev1.LabelHostname: name}},
+		Status: corev1.NodeStatus{Allocatable: list("cpu", cpu, "memory", "32Gi", "pods", "110")}}
+	for _, f := range edit {
+		f(n)
+	}
+	return n
+}
+
+func testPod(name, cpu string, edit ...func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name), Generation: 1, Labels: map[string]string{"app": "a"}},
+		Spec: corev1.PodSpec{SchedulerName: "default-scheduler", Containers: []corev1.Container{{Name: "c", Image: "nginx", Resources: corev1.ResourceRequirements{Requests: list("cpu", cpu)}}}}}
+	for _, f := range edit {
+		f(p)
+	}
+	return p
+}
+
+func withPriority(n int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Priority = &n } }
+
+func near(anti bool, key string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		terms := []corev1.PodAffinityTerm{{TopologyKey: key, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}}}
+		if anti {
+			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}}
+		} else {
+			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}}
+		}
+	}
+}
+
+func bound(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
+
+func zone(z string) func(*corev1.Node) {
+	return func(n *corev1.Node) { n.Labels[corev1.LabelTopologyZone] = z }
+}
+
+// TestWhy checks the reasons users read in events.
+func TestWhy(t *testing.T) {
+	const none = " preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+	const useless = " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+	taint := func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+	}
+	for name, tc := range map[string]struct {
+		node  *corev1.Node
+		there []*corev1.Pod
+		pod   *corev1.Pod
+		want  string
+	}{
+		"cpu taken":     {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", bound("n"))}, testPod("p", "500m"), "0/1 nodes are available: 1 Insufficient cpu." + none},
+		"cpu never":     {testNode("n", "1"), nil, testPod("p", "2"), "0/1 nodes are available: 1 Insufficient cpu." + useless},
+		"pods":          {testNode("n", "1", func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse("0") }), nil, testPod("p", "1m"), "0/1 nodes are available: 1 Too many pods." + none},
+		"cordon":        {testNode("n", "1", func(n *corev1.Node) { n.Spec.Unschedulable = true }), nil, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) were unschedulable." + useless},
+		"taint":         {testNode("n", "1", taint), nil, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) had untolerated taint(s)." + useless},
+		"selector":      {testNode("n", "1"), nil, testPod("p", "1m", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }), "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector." + useless},
+		"anti-affinity": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", bound("n"))}, testPod("p", "1m", near(true, corev1.LabelHostname)), "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules." + none},
+		"existing anti": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", bound("n"), near(true, corev1.LabelHostname))}, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules." + none},
+		"affinity":      {testNode("n", "1"), nil, testPod("p", "1m", near(false, corev1.LabelHostname), func(p *corev1.Pod) { p.Labels = nil }), "0/1 nodes are available: 1 node(s) didn't match pod affinity rules." + useless},
+		"extended": {testNode("n", "1"), nil, testPod("p", "1m", func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
+		}), "0/1 nodes are available: 1 Insufficient example.com/gpu." + useless},
+		"never preempts": {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", bound("n"))}, testPod("p", "500m", func(p *corev1.Pod) { never := corev1.PreemptNever; p.Spec.PreemptionPolicy = &never }), "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster()
+			c.setNode(tc.node)
+			for _, p := range tc.there {
+				c.setPod(p)
+			}
+			n, k := c.place(newInfo(tc.pod), nil, clock.Rand(1))
+			if n != nil {
+				t.Fatalf("placed on %s", n.obj.Name)
+			}
+			d := c.diagnose(k)
+			text := ""
+			if ok, why := c.mayPreempt(tc.pod); !ok {
+				text = why
+			} else if v := c.makeRoom(newInfo(tc.pod), k, &d, nil); v == nil {
+				text = d.noRoomMade()
+			}
+			if got := d.message(text); got != tc.want {
+				t.Errorf("message\n got %q\nwant %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestRespectsTopology places many pods and checks the constraints afterwards.
+func TestRespectsTopology(t *testing.T) {
+	zones := func() *cluster {
+		c := newCluster()
+		for i := range 6 {
+			c.setNode(testNode(fmt.Sprint("n", i), "64", zone(fmt.Sprint("z", i%3))))
+		}
+		return c
+	}
+	placeAll := func(t *testing.T, c *cluster, n int, edit func(*corev1.Pod)) map[string]int {
+		t.Helper()
+		got := map[string]int{}
+		rng := clock.Rand(7)
+		for i := range n {
+			in := newInfo(testPod(fmt.Sprint("p", i), "10m", edit))
+			at, _ := c.place(in, nil, rng)
+			if at == nil {
+				got[""]++
+				continue
+			}
+			c.putPod(in, at.obj.Name)
+			got[at.obj.Labels[corev1.LabelTopologyZone]]++
+		}
+		return got
+	}
+	t.Run("spread", func(t *testing.T) {
+		got := placeAll(t, zones(), 31, func(p *corev1.Pod) {
+			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule,
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}}}
+		})
+		if len(got) != 3 || got["z0"] < 10 || got["z1"] < 10 || got["z2"] < 10 {
+			t.Errorf("zones got %v, want 10 or 11 each", got)
+		}
+	})
+	t.Run("anti", func(t *testing.T) {
+		if got := placeAll(t, zones(), 5, near(true, corev1.LabelTopologyZone)); got[""] != 2 || got["z0"] != 1 || got["z1"] != 1 || got["z2"] != 1 {
+			t.Errorf("zones got %v, want one each and two without", got)
+		}
+	})
+	t.Run("together", func(t *testing.T) {
+		if got := placeAll(t, zones(), 9, near(false, corev1.LabelTopologyZone)); len(got) != 1 || got[""] != 0 {
+			t.Errorf("zones got %v, want all in one", got)
+		}
+	})
+}
+
+// TestClassesAgreeWithFresh compares what classes keep with what a cluster seen
+// for the first time says, over a random history.
+func TestClassesAgreeWithFresh(t *testing.T) {
+	rng := clock.Rand(42)
+	kinds := []func(*corev1.Pod){func(*corev1.Pod) {}, near(true, corev1.LabelHostname), near(false, corev1.LabelTopologyZone),
+		func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, ContainerPort: 80}}
+		},
+		func(p *corev1.Pod) { p.Labels = map[string]string{"app": "b"} }}
+	long := newCluster()
+	nodes := map[string]*corev1.Node{}
+	pods := map[types.UID]*corev1.Pod{}
+	for step := range 400 {
+		switch k := rng.IntN(10); {
+		case k == 0 || len(nodes) == 0:
+			n := testNode(fmt.Sprint("n", rng.IntN(8)), fmt.Sprint(1+rng.IntN(3)), zone(fmt.Sprint("z", rng.IntN(3))))
+			nodes[n.Name] = n
+			long.setNode(n)
+		case k == 1:
+			for name := range nodes {
+				delete(nodes, name)
+				long.dropNode(name)
+				for uid, p := range pods {
+					if p.Spec.NodeName == name {
+						delete(pods, uid)
+						long.dropPod(uid)
+					}
+				}
+				break
+			}
+		case k < 4:
+			for uid := range pods {
+				delete(pods, uid)
+				long.dropPod(uid)
+				break
+			}
+		default:
+			p := testPod(fmt.Sprint("p", step), "150m", kinds[rng.IntN(len(kinds))])
+			i := newInfo(p)
+			if n, _ := long.place(i, nil, rng); n != nil {
+				p.Spec.NodeName = n.obj.Name
+				pods[p.UID] = p
+				long.putPod(i, n.obj.Name)
+			}
+		}
+		fresh := newCluster()
+		for _, n := range nodes {
+			fresh.setNode(n)
+		}
+		for _, p := range pods {
+			fresh.setPod(p)
+		}
+		for j, edit := range kinds {
+			i := newInfo(testPod("probe", "150m", edit))
+			a, b := long.classOf(i, nil), fresh.classOf(i, nil)
+			for name := range nodes {
+				x, y := a.takes(long.byName[name]), b.takes(fresh.byName[name])
+				if x != y {
+					t.Fatalf("step %d kind %d node %s: kept class says %v, fresh one %v", step, j, name, x, y)
+				}
+			}
+		}
+	}
+}
+
+func TestPreemptsTheLeastImportant(t *testing.T) {
+	c := newCluster()
+	for i := range 3 {
+		c.setNode(testNode(fmt.Sprint("n", i), "2"))
+	}
+	for i, pr := range []int32{50, 10, 90} {
+		for j := range 2 {
+			c.setPod(testPod(fmt.Sprint("low", i, j), "1", bound(fmt.Sprint("n", i)), withPriority(pr)))
+		}
+	}
+	in := newInfo(testPod("p", "1", withPriority(100)))
+	n, k := c.place(in, nil, clock.Rand(1))
+	if n != nil {
+		t.Fatal("there is no room, yet a node was found")
+	}
+	d := c.diagnose(k)
+	v := c.makeRoom(in, k, &d, nil)
+	if v == nil || v.node.obj.Name != "n1" || len(v.pods) != 1 || priority(v.pods[0].pod) != 10 {
+		t.Fatalf("victims %+v, want one pod of priority 10 on n1", v)
+	}
+	if len(c.pods) != 6 {
+		t.Errorf("%d pods left in the cluster after a trial, want 6", len(c.pods))
+	}
+}
+
+// TestRun schedules through a server: what fits is bound, what does not waits
+// with a reason until there is room.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(testNode("n1", "1"))
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		pods := client.Of[corev1.Pod](srv, "default")
+		for i := range 3 {
+			if _, err := pods.Create(t.Context(), testPod(fmt.Sprint("p", i), "400m")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		clock.Sleep(t.Context(), 3*time.Second)
+		waits := ""
+		for i := range 3 {
+			p, err := pods.Get(t.Context(), fmt.Sprint("p", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Spec.NodeName == "" {
+				waits += p.Name
+				if len(p.Status.Conditions) != 1 || !strings.HasPrefix(p.Status.Conditions[0].Message, "0/1 nodes are available: 1 Insufficient cpu.") || p.Status.Conditions[0].Reason != "Unschedulable" {
+					t.Errorf("conditions of the waiting pod: %+v", p.Status.Conditions)
+				}
+			}
+		}
+		if len(waits) != 2 {
+			t.Fatalf("waiting pods: %q, want exactly one", waits)
+		}
+		srv.Put(testNode("n2", "1"))
+		clock.Sleep(t.Context(), 15*time.Second)
+		if p, _ := pods.Get(t.Context(), waits); p.Spec.NodeName != "n2" {
+			t.Errorf("%s is on %q, want n2 once it came", waits, p.Spec.NodeName)
+		}
+		reasons := map[string]bool{}
+		events, _ := client.Of[corev1.Event](srv, "").List(t.Context(), nil)
+		for _, e := range events {
+			reasons[e.Reason+": "+e.Message] = true
+		}
+		for _, want := range []string{"FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
+			"Scheduled: Successfully assigned default/" + waits + " to n2"} {
+			if !reasons[want] {
+				t.Errorf("no event %q among %v", want, reasons)
+			}
+		}
+		g.Stop()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkPlace5000Nodes(b *testing.B) {
+	for name, edit := range map[string]func(*corev1.Pod){"basic": func(*corev1.Pod) {}, "anti-affinity": near(true, corev1.LabelHostname), "affinity": near(false, corev1.LabelTopologyZone)} {
+		b.Run(name, func(b *testing.B) {
+			c := newCluster()
+			for i := range 5000 {
+				c.setNode(testNode(fmt.Sprint("n", i), "1000", zone(fmt.Sprint("z", i%10)), func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse("100000") }))
+			}
+			rng := clock.Rand(1)
+			i := 0
+			for b.Loop() {
+				p := testPod(fmt.Sprint("p", i), "10m", edit)
+				i++
+				in := newInfo(p)
+				n, _ := c.place(in, nil, rng)
+				if n == nil {
+					c = emptied(c)
+					continue
+				}
+				c.putPod(in, n.obj.Name)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+		})
+	}
+}
+
+// emptied is the same cluster without its pods.
+func emptied(c *cluster) *cluster {
+	for uid := range c.pods {
+		c.dropPod(uid)
+	}
+	return c
+}

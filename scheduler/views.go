@@ -1,0 +1,152 @@
+package scheduler
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// views are the mirrors the scheduler reads.
+type views struct {
+	pods        *client.Mirror[corev1.Pod]
+	nodes       *client.Mirror[corev1.Node]
+	namespaces  *client.Mirror[corev1.Namespace]
+	services    *client.Mirror[corev1.Service]
+	controllers *client.Mirror[corev1.ReplicationController]
+	sets        *client.Mirror[appsv1.ReplicaSet]
+	stateful    *client.Mirror[appsv1.StatefulSet]
+	budgets     *client.Mirror[policyv1.PodDisruptionBudget]
+	claims      *client.Mirror[corev1.PersistentVolumeClaim]
+	volumes     *client.Mirror[corev1.PersistentVolume]
+	classes     *client.Mirror[storagev1.StorageClass]
+}
+
+func newViews(m *client.Mirrors) *views {
+	all := client.MirrorOptions{}
+	return &views{
+		pods: client.MirrorOf[corev1.Pod](m, all), nodes: client.MirrorOf[corev1.Node](m, all),
+		namespaces: client.MirrorOf[corev1.Namespace](m, all), services: client.MirrorOf[corev1.Service](m, all),
+		controllers: client.MirrorOf[corev1.ReplicationController](m, all), sets: client.MirrorOf[appsv1.ReplicaSet](m, all),
+		stateful: client.MirrorOf[appsv1.StatefulSet](m, all), budgets: client.MirrorOf[policyv1.PodDisruptionBudget](m, all),
+		claims: client.MirrorOf[corev1.PersistentVolumeClaim](m, all), volumes: client.MirrorOf[corev1.PersistentVolume](m, all),
+		classes: client.MirrorOf[storagev1.StorageClass](m, all),
+	}
+}
+
+func (v *views) namespaceLabels(name string) labels.Set {
+	ns, ok := v.namespaces.Get("", name)
+	if !ok {
+		return nil
+	}
+	return ns.Labels
+}
+
+// workload returns what chooses the pods that p should be spread among: those
+// of its services and of its controller. nil if it has neither.
+func (v *views) workload(p *corev1.Pod) labels.Selector {
+	if len(p.Spec.TopologySpreadConstraints) > 0 {
+		return nil
+	}
+	set := labels.Set{}
+	for _, s := range v.services.List(p.Namespace) {
+		if len(s.Spec.Selector) > 0 && labels.Set(s.Spec.Selector).AsSelectorPreValidated().Matches(labels.Set(p.Labels)) {
+			set = labels.Merge(set, s.Spec.Selector)
+		}
+	}
+	var own labels.Selector
+	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
+		switch ref.Kind {
+		case "ReplicationController":
+			if rc, ok := v.controllers.Get(p.Namespace, ref.Name); ok {
+				set = labels.Merge(set, rc.Spec.Selector)
+			}
+		case "ReplicaSet":
+			if rs, ok := v.sets.Get(p.Namespace, ref.Name); ok {
+				own = selectorOf(rs.Spec.Selector)
+			}
+		case "StatefulSet":
+			if ss, ok := v.stateful.Get(p.Namespace, ref.Name); ok {
+				own = selectorOf(ss.Spec.Selector)
+			}
+		}
+	}
+	if len(set) == 0 && own == nil {
+		return nil
+	}
+	sel := set.AsSelectorPreValidated()
+	if own != nil {
+		if reqs, ok := own.Requirements(); ok {
+			sel = sel.Add(reqs...)
+		}
+	}
+	return sel
+}
+
+// needs returns what p's claims ask of its node, or why no node can do.
+func (v *views) needs(p *corev1.Pod) ([]needs, string) {
+	var out []needs
+	for i := range p.Spec.Volumes {
+		name := claimName(p, &p.Spec.Volumes[i])
+		if name == "" {
+			continue
+		}
+		pvc, ok := v.claims.Get(p.Namespace, name)
+		if !ok && p.Spec.Volumes[i].Ephemeral != nil {
+			return nil, fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
+		}
+		if !ok {
+			return nil, fmt.Sprintf("persistentvolumeclaim %q not found", name)
+		}
+		if pvc.DeletionTimestamp != nil {
+			return nil, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
+		}
+		if pvc.Status.Phase == corev1.ClaimLost {
+			return nil, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, pvc.Spec.VolumeName)
+		}
+		if pvc.Spec.VolumeName == "" {
+			if !v.waitsForConsumer(pvc) {
+				return nil, "pod has unbound immediate PersistentVolumeClaims"
+			}
+			continue
+		}
+		pv, ok := v.volumes.Get("", pvc.Spec.VolumeName)
+		if !ok {
+			return nil, fmt.Sprintf("persistentvolume %q not found", pvc.Spec.VolumeName)
+		}
+		if pv.Spec.NodeAffinity != nil && pv.Spec.NodeAffinity.Required != nil {
+			if sel, err := nodeaffinity.NewNodeSelector(pv.Spec.NodeAffinity.Required); err == nil {
+				out = append(out, sel)
+			}
+		}
+	}
+	return out, ""
+}
+
+func (v *views) waitsForConsumer(pvc *corev1.PersistentVolumeClaim) bool {
+	if pvc.Spec.StorageClassName == nil {
+		return false
+	}
+	sc, ok := v.classes.Get("", *pvc.Spec.StorageClassName)
+	return ok && sc.VolumeBindingMode != nil && *sc.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// unbound returns p's claims that wait for p to have a node.
+func (v *views) unbound(p *corev1.Pod) []*corev1.PersistentVolumeClaim {
+	var out []*corev1.PersistentVolumeClaim
+	for i := range p.Spec.Volumes {
+		if name := claimName(p, &p.Spec.Volumes[i]); name != "" {
+			if pvc, ok := v.claims.Get(p.Namespace, name); ok && pvc.Spec.VolumeName == "" {
+				out = append(out, pvc)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,151 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/semantics/pod"
+)
+
+// bind tells the server where the pod goes.
+func (s *Scheduler) bind(ctx context.Context, w *waiting, nodeName string, began time.Time) {
+	p := w.pod
+	if waits, err := s.offerClaims(ctx, p, nodeName); waits || err != nil {
+		s.unbind(w, causeVolume, err != nil)
+		if err == nil {
+			return
+		}
+		s.failBind(ctx, p, err)
+		return
+	}
+	b := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: nodeName},
+	}
+	_, err := s.c.Create(ctx, client.Resource[corev1.Pod](), p.Namespace, p.Name, "binding", b, nil)
+	if err == nil {
+		s.locked(func() {
+			if s.line.all[p.UID] == w {
+				s.line.drop(p.UID)
+			}
+		})
+		s.events.Event(p, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", p.Namespace, p.Name, nodeName)
+		s.metrics.tried("scheduled", clock.Since(began))
+		if s.metrics != nil {
+			s.metrics.sli.WithLabelValues(strconv.Itoa(min(w.attempts, 16))).Observe(clock.Since(w.since).Seconds())
+		}
+		return
+	}
+	s.unbind(w, causeNode, true)
+	if apierrors.IsNotFound(err) || ctx.Err() != nil {
+		return // the pod is gone
+	}
+	s.failBind(ctx, p, err)
+	s.metrics.tried("error", clock.Since(began))
+}
+
+func (s *Scheduler) failBind(ctx context.Context, p *corev1.Pod, err error) {
+	s.log.Warn("could not bind", "pod", podKey(p), "err", err)
+	s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "running Bind plugin %q: %v", "DefaultBinder", err)
+}
+
+// unbind gives the room back that was assumed for w.
+func (s *Scheduler) unbind(w *waiting, why cause, again bool) {
+	s.locked(func() {
+		if at, ok := s.cluster.pods[w.pod.UID]; ok && at.info == w.info && at.info.pod.Spec.NodeName == "" {
+			s.cluster.dropPod(w.pod.UID)
+		}
+		s.line.failed(w, why, again, clock.Now())
+		s.line.changed(causeRoom|causePods, clock.Now())
+	})
+}
+
+// offerClaims names the chosen node in the claims that wait for it; the pod
+// must wait until they are bound.
+func (s *Scheduler) offerClaims(ctx context.Context, p *corev1.Pod, nodeName string) (waits bool, err error) {
+	for _, pvc := range s.v.unbound(p) {
+		waits = true
+		if pvc.Annotations[annSelectedNode] == nodeName {
+			continue
+		}
+		data, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annSelectedNode: nodeName}}})
+		if err != nil {
+			return true, err
+		}
+		if _, err := client.Of[corev1.PersistentVolumeClaim](s.c, p.Namespace).Patch(ctx, pvc.Name, "", types.MergePatchType, data); err != nil {
+			return true, fmt.Errorf("persistentvolumeclaim %q: %w", pvc.Name, err)
+		}
+	}
+	return waits, nil
+}
+
+const annSelectedNode = "volume.kubernetes.io/selected-node"
+
+// tellFailure writes why the pod has no node, and makes room for it if v says so.
+func (s *Scheduler) tellFailure(ctx context.Context, p *corev1.Pod, message string, v *victims) {
+	if now, ok := s.v.pods.Get(p.Namespace, p.Name); !ok || now.UID != p.UID {
+		return
+	}
+	s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
+	nominated := p.Status.NominatedNodeName
+	if v != nil {
+		nominated = v.node.obj.Name
+	}
+	if err := s.patchStatus(ctx, p, message, nominated); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+		s.log.Warn("could not report", "pod", podKey(p), "err", err)
+	}
+	if v != nil {
+		s.evict(ctx, p, v)
+	}
+}
+
+func (s *Scheduler) patchStatus(ctx context.Context, p *corev1.Pod, message, nominated string) error {
+	next := p.Status.DeepCopy()
+	c := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: message, ObservedGeneration: p.Generation}
+	changed := pod.SetCondition(next, c, clock.Now())
+	if !changed && nominated == p.Status.NominatedNodeName {
+		return nil
+	}
+	status := map[string]any{"conditions": []corev1.PodCondition{*pod.Condition(next, corev1.PodScheduled)}}
+	if nominated != p.Status.NominatedNodeName {
+		status["nominatedNodeName"] = nominated
+	}
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	_, err = client.Of[corev1.Pod](s.c, p.Namespace).Patch(ctx, p.Name, "status", types.StrategicMergePatchType, data)
+	return err
+}
+
+// evict deletes the pods that must make room for p.
+func (s *Scheduler) evict(ctx context.Context, p *corev1.Pod, v *victims) {
+	for _, o := range v.pods {
+		pods := client.Of[corev1.Pod](s.c, o.pod.Namespace)
+		now := metav1.NewTime(clock.Now())
+		c := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+			Message: preemptionMessage(p.Spec.SchedulerName), LastTransitionTime: now, ObservedGeneration: o.pod.Generation}
+		data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.pod.UID}, "status": map[string]any{"conditions": []corev1.PodCondition{c}}})
+		if err == nil {
+			_, err = pods.Patch(ctx, o.pod.Name, "status", types.StrategicMergePatchType, data)
+		}
+		if err == nil {
+			err = pods.Delete(ctx, o.pod.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.pod.UID))})
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			s.log.Warn("could not preempt", "pod", podKey(o.pod), "err", err)
+			continue
+		}
+		s.events.Event(o.pod, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", p.UID, v.node.obj.Name)
+	}
+}
