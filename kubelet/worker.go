@@ -73,11 +73,7 @@ func (w *worker) set(pod *corev1.Pod) {
 	if pod.DeletionTimestamp == nil {
 		return
 	}
-	grace := int64(30)
-	if pod.DeletionGracePeriodSeconds != nil {
-		grace = *pod.DeletionGracePeriodSeconds
-	}
-	w.end(grace)
+	w.end(gracePeriod(pod))
 }
 
 // end begins the pod's end, or hurries one that has begun; the lock is held.
@@ -96,15 +92,8 @@ func (w *worker) remove() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gone = true
-	grace := int64(30)
-	if w.pod.Spec.TerminationGracePeriodSeconds != nil {
-		grace = *w.pod.Spec.TerminationGracePeriodSeconds
-	}
-	if w.pod.DeletionGracePeriodSeconds != nil {
-		grace = *w.pod.DeletionGracePeriodSeconds
-	}
 	if !w.ending {
-		w.end(grace)
+		w.end(gracePeriod(w.pod))
 	}
 }
 
@@ -319,13 +308,9 @@ func (k *Kubelet) deadline(w *worker, pod *corev1.Pod) bool {
 		k.work.AddAfter(w.uid, left)
 		return false
 	}
-	grace := int64(30)
-	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
-		grace = *g
-	}
 	message := "Pod was active on the node longer than the specified deadline"
 	k.containerEvent(pod, "", corev1.EventTypeNormal, "DeadlineExceeded", message)
-	w.fail("DeadlineExceeded", message, grace)
+	w.fail("DeadlineExceeded", message, gracePeriod(pod))
 	return true
 }
 
