@@ -76,9 +76,24 @@ type Page struct {
 // WatchOptions choose the changes a Watch delivers.
 type WatchOptions struct {
 	After    int64  // deliver changes of revisions above this one
-	Progress bool   // deliver Progress events too, about once a second when idle
+	Progress bool   // deliver Progress events too, every few seconds while idle, when there is progress
 	Index    string // only changes whose new or previous record index Index files under Value;
 	Value    string // a change that leaves or enters that value is delivered as it is
+	// NoPrev says the caller knows the state before each change: Prev may be nil
+	// and a Deleted record be without Value.
+	NoPrev bool
+}
+
+// KeyIndex is an index every Store with indexes has: a record is filed under
+// its own key, for those who watch one object.
+const KeyIndex = "key"
+
+// ProgressRequester is a Watcher that can be asked how far it is, instead of
+// being waited for.
+type ProgressRequester interface {
+	// RequestProgress makes Next deliver a Progress event soon, unless changes
+	// are under way that say the same or more.
+	RequestProgress(ctx context.Context)
 }
 
 // Watcher is a cursor into the changes of a range.
@@ -127,4 +142,19 @@ type ConflictError struct {
 
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%s: revision is %d", e.Current.Key, e.Current.Rev)
+}
+
+type formsKey struct{}
+
+// WithForms lets a writer give the record of his write its derived forms: fn is
+// called once with the record, its Rev known, before anybody else can see it. A
+// Store that hands the record to others honours it; see FormsOf.
+func WithForms(ctx context.Context, fn func(*Record)) context.Context {
+	return context.WithValue(ctx, formsKey{}, fn)
+}
+
+// FormsOf returns what WithForms put into ctx, or nil.
+func FormsOf(ctx context.Context) func(*Record) {
+	fn, _ := ctx.Value(formsKey{}).(func(*Record))
+	return fn
 }
