@@ -20,15 +20,18 @@ func (*namespaceLifecycle) Name() string { return "NamespaceLifecycle" }
 
 func (*namespaceLifecycle) Handles(op request.Operation) bool { return op != request.Connect }
 
-func (p *namespaceLifecycle) Validate(ctx context.Context, a *request.Attributes) error {
-	isNamespace := a.Resource.GroupResource() == core("namespaces")
-	if a.Operation == request.Delete {
-		if isNamespace && immortal(a.Name) {
-			return apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, errors.New("this namespace may not be deleted"))
-		}
-		return nil
+func (*namespaceLifecycle) Validate(_ context.Context, a *request.Attributes) error {
+	if a.Operation == request.Delete && a.Resource.GroupResource() == core("namespaces") && immortal(a.Name) {
+		return apierrors.NewForbidden(a.Resource.GroupResource(), a.Name, errors.New("this namespace may not be deleted"))
 	}
-	if a.Namespace == "" || isNamespace || a.Resource.Resource == "localsubjectaccessreviews" {
+	return nil
+}
+
+// Mutate changes nothing: it is the first to be asked, so that no other plugin
+// stumbles over a namespace that does not exist.
+func (p *namespaceLifecycle) Mutate(ctx context.Context, a *request.Attributes) error {
+	isNamespace := a.Resource.GroupResource() == core("namespaces")
+	if a.Operation == request.Delete || a.Namespace == "" || isNamespace || a.Resource.Resource == "localsubjectaccessreviews" {
 		return nil
 	}
 	obj, err := p.back.Get(ctx, core("namespaces"), "", a.Namespace)

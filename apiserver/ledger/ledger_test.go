@@ -1,0 +1,202 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/apiserver/request/requesttest"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/storage"
+	"github.com/sampan-dev/sampan/storage/mem"
+)
+
+var _ resource.Ledger = (*Tx)(nil)
+
+func start(t *testing.T, store storage.Store, b *requesttest.Backend, cidr string) *Ledger {
+	t.Helper()
+	l, err := New(Config{CIDRs: []netip.Prefix{netip.MustParsePrefix(cidr), netip.MustParsePrefix("fd00::/112")}, FirstPort: 30000, LastPort: 30063}, store, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestSafetyNeverTwice lets several API servers take and give back at once: no
+// value has two holders, and what failed requests took comes back.
+func TestSafetyNeverTwice(t *testing.T) {
+	store, b := mem.New(), requesttest.New()
+	servers := []*Ledger{start(t, store, b, "10.96.0.0/27"), start(t, store, b, "10.96.0.0/27"), start(t, store, b, "10.96.0.0/27")}
+	var mu sync.Mutex
+	held := map[string]string{}
+	hold := func(what, who string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if had := held[what]; had != "" {
+			t.Errorf("%s belongs to %s and to %s", what, had, who)
+		}
+		held[what] = who
+	}
+	drop := func(what string) { mu.Lock(); delete(held, what); mu.Unlock() }
+	var wg sync.WaitGroup
+	for n := range 9 {
+		l, r := servers[n%3], clock.Rand(uint64(n))
+		wg.Go(func() {
+			for k := range 40 {
+				owner := fmt.Sprintf("y/s%d-%d", n, k)
+				tx := l.Begin()
+				ip, err1 := tx.TakeIP(t.Context(), "IPv4", "", owner)
+				port, err2 := tx.TakePort(t.Context(), "TCP", 0, owner)
+				if err1 != nil || err2 != nil {
+					if !errors.Is(errors.Join(err1, err2), ErrFull) {
+						t.Error(err1, err2)
+					}
+					if err := tx.Rollback(t.Context()); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				if r.IntN(3) == 0 {
+					if err := tx.Rollback(t.Context()); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				hold(ip, owner)
+				hold(fmt.Sprint(port), owner)
+				if err := tx.Commit(t.Context()); err != nil {
+					t.Error(err)
+				}
+				drop(ip)
+				drop(fmt.Sprint(port))
+				end := l.Begin()
+				end.FreeIP(ip)
+				end.FreePort("TCP", port)
+				if err := end.Commit(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	// Everything was given back: the whole range can be taken, and no more.
+	l, tx := servers[0], servers[0].Begin()
+	for i := range 30 {
+		if _, err := tx.TakeIP(t.Context(), "IPv4", "", "y/all"); err != nil {
+			t.Fatalf("address %d: %v", i, err)
+		}
+	}
+	if _, err := tx.TakeIP(t.Context(), "IPv4", "", "y/all"); !errors.Is(err, ErrFull) {
+		t.Errorf("one too many: %v", err)
+	}
+	for i := range 64 {
+		if _, err := l.Begin().TakePort(t.Context(), "TCP", 0, "y/all"); err != nil {
+			t.Fatalf("port %d: %v", i, err)
+		}
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "TCP", 0, "y/all"); !errors.Is(err, ErrFull) {
+		t.Errorf("one too many: %v", err)
+	}
+}
+
+func TestWishes(t *testing.T) {
+	l := start(t, mem.New(), requesttest.New(), "10.96.0.0/16")
+	tx := l.Begin()
+	take := func(family, want, says string) {
+		t.Helper()
+		got, err := tx.TakeIP(t.Context(), family, want, "y/s")
+		switch {
+		case says == "" && (err != nil || want != "" && got != want):
+			t.Errorf("%s: %s %v", want, got, err)
+		case says != "" && (err == nil || err.Error() != says):
+			t.Errorf("%s: got %v, want %s", want, err, says)
+		}
+	}
+	take("IPv4", "10.96.0.10", "")
+	take("IPv4", "10.96.0.10", "provided IP is already allocated")
+	take("IPv4", "10.97.0.1", "the provided IP (10.97.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
+	take("IPv4", "10.96.0.0", "the provided IP (10.96.0.0) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
+	take("IPv4", "10.96.255.255", "the provided IP (10.96.255.255) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
+	take("IPv6", "fd00::a", "")
+	take("", "", "")
+	for range 50 { // automatic taking stays out of the static band
+		got, err := tx.TakeIP(t.Context(), "IPv4", "", "y/s")
+		if a := netip.MustParseAddr(got); err != nil || a.Compare(netip.MustParseAddr("10.96.1.1")) < 0 {
+			t.Fatalf("%s %v", got, err)
+		}
+	}
+	if got := l.FirstIP(); got != "10.96.0.1" {
+		t.Error(got)
+	}
+}
+
+func TestPorts(t *testing.T) {
+	l := start(t, mem.New(), requesttest.New(), "10.96.0.0/24")
+	tx := l.Begin()
+	if p, err := tx.TakePort(t.Context(), "TCP", 30005, "y/dns"); p != 30005 || err != nil {
+		t.Fatal(p, err)
+	}
+	if _, err := tx.TakePort(t.Context(), "UDP", 30005, "y/dns"); err != nil {
+		t.Errorf("one service, two protocols: %v", err)
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "UDP", 30005, "y/other"); !errors.Is(err, ErrPortTaken) {
+		t.Errorf("another service: %v", err)
+	}
+	if _, err := tx.TakePort(t.Context(), "TCP", 80, "y/dns"); err == nil || err.Error() != "provided port is not in the valid range. The range of valid ports is 30000-30063" {
+		t.Error(err)
+	}
+	free := l.Begin()
+	free.FreePort("TCP", 30005)
+	if err := free.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "TCP", 30005, "y/other"); !errors.Is(err, ErrPortTaken) {
+		t.Errorf("UDP still uses it: %v", err)
+	}
+	free = l.Begin()
+	free.FreePort("UDP", 30005)
+	if err := free.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "TCP", 30005, "y/other"); err != nil {
+		t.Errorf("nobody uses it: %v", err)
+	}
+}
+
+func TestLivenessRepair(t *testing.T) {
+	store := mem.New()
+	b := requesttest.New().With(services(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "y", Name: "restored"},
+		Spec:       corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.20"}, Ports: []corev1.ServicePort{{Protocol: "TCP", NodePort: 30040}}},
+	})
+	l := start(t, store, b, "10.96.0.0/24")
+	if _, err := l.Begin().TakeIP(t.Context(), "IPv4", "10.96.0.20", "y/x"); !errors.Is(err, ErrAddrTaken) {
+		t.Errorf("a restored service's address was handed out: %v", err)
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "TCP", 30040, "y/x"); !errors.Is(err, ErrPortTaken) {
+		t.Errorf("a restored service's port was handed out: %v", err)
+	}
+	if _, err := l.Begin().TakePort(t.Context(), "TCP", 30041, "y/crashed"); err != nil { // and nobody ends the request
+		t.Fatal(err)
+	}
+	var suspects map[int32]bool
+	for range 2 {
+		var err error
+		if suspects, err = l.repair(t.Context(), suspects); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := start(t, store, b, "10.96.0.0/24")
+	if _, err := again.Begin().TakePort(t.Context(), "TCP", 30041, "y/x"); err != nil {
+		t.Errorf("the leaked port is lost: %v", err)
+	}
+}
