@@ -12,8 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
@@ -96,6 +96,14 @@ func (b *bench) pod(name string) *corev1.Pod {
 	return p
 }
 
+// delete marks a pod for deletion, as the API server does when it is asked to.
+func (b *bench) delete(name string, grace int64) {
+	p := b.pod(name).DeepCopy()
+	at := metav1.NewTime(time.Now().Add(time.Duration(grace) * time.Second))
+	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &at, &grace
+	b.api.Put(p)
+}
+
 // after lets d of the bubble's time pass and everything settle.
 func after(d time.Duration) {
 	time.Sleep(d)
@@ -113,9 +121,7 @@ func TestAPodRunsAndIsDeleted(t *testing.T) {
 		if got := p.Status.ContainerStatuses[0]; got.State.Running == nil || !strings.HasPrefix(got.ContainerID, "containerd://") {
 			t.Errorf("container status %+v", got)
 		}
-		if err := client.Of[corev1.Pod](b.api, "default").Delete(t.Context(), "p", &metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		b.delete("p", 30)
 		after(5 * time.Second)
 		if b.pod("p") != nil {
 			t.Errorf("the pod is still in the API: %+v", b.pod("p"))
@@ -179,9 +185,7 @@ func TestGraceIsGiven(t *testing.T) {
 		b := newBench(t, apiPod("p", func(p *corev1.Pod) { g := int64(40); p.Spec.TerminationGracePeriodSeconds = &g }))
 		after(3 * time.Second)
 		b.rt.IgnoreTerm(true)
-		if err := client.Of[corev1.Pod](b.api, "default").Delete(t.Context(), "p", &metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(40))}); err != nil {
-			t.Fatal(err)
-		}
+		b.delete("p", 40)
 		after(39 * time.Second)
 		if b.pod("p") == nil {
 			t.Fatal("the pod is gone before its grace has passed")
