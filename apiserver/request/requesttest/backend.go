@@ -145,13 +145,16 @@ func (b *Backend) Modify(_ context.Context, gr schema.GroupResource, namespace, 
 	return o, nil
 }
 
-// Delete removes an object at once.
-func (b *Backend) Delete(_ context.Context, gr schema.GroupResource, namespace, name string, _ *metav1.DeleteOptions) error {
+// Delete removes an object at once, unless it is only tried.
+func (b *Backend) Delete(_ context.Context, gr schema.GroupResource, namespace, name string, o *metav1.DeleteOptions) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k := key(gr, namespace, name)
 	if b.objects[k] == nil {
 		return apierrors.NewNotFound(gr, name)
+	}
+	if o != nil && len(o.DryRun) > 0 {
+		return nil
 	}
 	b.put(gr, k, nil)
 	return nil
