@@ -43,8 +43,10 @@ func headless(s *corev1.Service) bool {
 	return len(s.Spec.ClusterIPs) == 1 && s.Spec.ClusterIPs[0] == corev1.ClusterIPNone
 }
 
-func sameIPs(a, b *corev1.Service) bool      { return slices.Equal(a.Spec.ClusterIPs, b.Spec.ClusterIPs) }
-func sameFamilies(a, b *corev1.Service) bool { return slices.Equal(a.Spec.IPFamilies, b.Spec.IPFamilies) }
+func sameIPs(a, b *corev1.Service) bool { return slices.Equal(a.Spec.ClusterIPs, b.Spec.ClusterIPs) }
+func sameFamilies(a, b *corev1.Service) bool {
+	return slices.Equal(a.Spec.IPFamilies, b.Spec.IPFamilies)
+}
 
 func sameNodePorts(a, b *corev1.Service) bool {
 	ports := func(s *corev1.Service) map[int32]bool {

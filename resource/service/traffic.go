@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/sampan-dev/sampan/semantics/address"
 )
 
 // validateExternalIPs refuses addresses that mean something to every node.
@@ -22,25 +24,7 @@ func validateExternalIPs(next, prev *corev1.Service, path *field.Path) (errs fie
 			errs = append(errs, bad...)
 			continue
 		}
-		errs = append(errs, validateOrdinaryIP(ip, path.Index(i))...)
-	}
-	return errs
-}
-
-func validateOrdinaryIP(text string, path *field.Path) (errs field.ErrorList) {
-	ip := netutils.ParseIPSloppy(text)
-	for _, rule := range []struct {
-		broken bool
-		msg    string
-	}{
-		{ip.IsUnspecified(), "may not be unspecified (" + text + ")"},
-		{ip.IsLoopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"},
-		{ip.IsLinkLocalUnicast(), "may not be in the link-local range (169.254.0.0/16, fe80::/10)"},
-		{ip.IsLinkLocalMulticast(), "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"},
-	} {
-		if rule.broken {
-			errs = append(errs, field.Invalid(path, text, rule.msg))
-		}
+		errs = append(errs, address.Ordinary(ip, path.Index(i))...)
 	}
 	return errs
 }
