@@ -57,6 +57,17 @@ type Config struct {
 	ContainerLogMaxFiles int
 	EnforceAdmission     bool // refuse pods that do not fit
 	Version              string
+
+	// Serve is the HTTPS endpoint; nil is none.
+	Serve *Serve
+	// Component is the configuration as the user gave it, shown at /configz.
+	Component any
+	// ImageGCHigh and ImageGCLow are percent of the images' filesystem: above
+	// the first unused images are removed until the second. 0 removes none.
+	ImageGCHigh, ImageGCLow int
+	ImageMinAge             time.Duration
+	// EvictMemory and EvictDisk are what must stay free, in bytes; 0 evicts nobody.
+	EvictMemory, EvictDisk int64
 }
 
 // Default returns the configuration of an ordinary node.
@@ -67,7 +78,7 @@ func Default() Config {
 		CPUQuota: true, RuntimeName: "containerd",
 		Relist: 5 * time.Minute, StatusEvery: 10 * time.Second, StatusReport: 5 * time.Minute, LeaseDuration: 40 * time.Second,
 		MaxCrashDelay: crashMax, ContainerLogMaxSize: 10 << 20, ContainerLogMaxFiles: 5, EnforceAdmission: true,
-		Version: "v1.37.2",
+		Version: "v1.37.2", ImageGCHigh: 85, ImageGCLow: 80, ImageMinAge: 2 * time.Minute,
 	}
 }
 
@@ -92,5 +103,5 @@ type Deps struct {
 	Runtime cri.Runtime
 	Images  cri.Images
 	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	Metrics *prometheus.Registry // nil: no metrics are served
 }

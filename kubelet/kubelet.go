@@ -8,8 +8,10 @@ import (
 	"maps"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -46,9 +48,10 @@ type Kubelet struct {
 	work    *queue.Queue[types.UID] // pods to bring forward
 	reports *queue.Queue[types.UID] // statuses to write
 
+	staticRead atomic.Bool // the manifests were read once, or there are none
+
 	mu   sync.Mutex
 	pods map[types.UID]*worker
-	busy sync.WaitGroup
 }
 
 // New returns an agent that has not started.
@@ -106,6 +109,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.mirror.OnChange(k.podChanged)
 	if k.cfg.StaticPods != "" {
 		g.Go("static pods", k.static)
+	} else {
+		k.staticRead.Store(true)
 	}
 	g.Go("adopt", func(ctx context.Context) error {
 		if err := k.mirror.WaitSynced(ctx); err != nil {
@@ -116,6 +121,14 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go("relist", k.relistLoop)
 	g.Go("refresh", k.refresh)
 	g.Go("logs", k.rotate)
+	g.Go("images", k.cleanImages)
+	if s := k.cfg.Serve; s != nil {
+		var metrics prometheus.Gatherer
+		if k.deps.Metrics != nil {
+			metrics = k.deps.Metrics
+		}
+		g.Go("endpoint", k.endpoint(s, metrics).Run)
+	}
 	g.Go("reports", func(ctx context.Context) error { return k.dispatch(ctx, k.reports, "report", k.report) })
 	g.Go("pods", func(ctx context.Context) error { return k.dispatch(ctx, k.work, "pod", k.sync) })
 	return g.Wait()
@@ -273,16 +286,12 @@ func (k *Kubelet) relist(ctx context.Context) error {
 		k.log.Warn("relist failed", "err", err)
 		return nil
 	}
-	if !k.mirror.Synced() {
+	if !k.mirror.Synced() || !k.staticRead.Load() {
 		return nil // nobody knows yet what is wanted
 	}
 	for uid, meta := range known {
 		k.mu.Lock()
 		w := k.pods[uid]
-		if w == nil && k.staticKnown(uid) {
-			k.mu.Unlock()
-			continue
-		}
 		if w == nil {
 			w = orphan(uid, meta)
 			k.pods[uid] = w
@@ -292,9 +301,6 @@ func (k *Kubelet) relist(ctx context.Context) error {
 	}
 	return k.cleanDirs()
 }
-
-// staticKnown says whether static manifests are still to be read.
-func (k *Kubelet) staticKnown(types.UID) bool { return false }
 
 // cleanDirs removes the directories of pods that nobody knows.
 func (k *Kubelet) cleanDirs() error {

@@ -58,6 +58,11 @@ func (k *Kubelet) static(ctx context.Context) error {
 					}
 				}
 			}
+			if !k.staticRead.Swap(true) {
+				if err := k.relist(ctx); err != nil {
+					return err
+				}
+			}
 		}
 		t := clock.NewTimer(rescan)
 		select {
@@ -196,9 +201,17 @@ func (k *Kubelet) mirrorOf(ctx context.Context, w *worker, pod *corev1.Pod) *cor
 // mirrorChanged drops mirror pods that show no static pod of ours any more.
 func (k *Kubelet) mirrorChanged(pod *corev1.Pod) {
 	uid := types.UID(pod.Annotations[corev1.MirrorPodAnnotationKey])
-	if w := k.worker(uid); w != nil {
+	if k.worker(uid) != nil {
 		k.reports.Add(uid)
 		return
+	}
+	// Its manifest went while the agent was away: nobody else will delete it.
+	if k.staticRead.Load() {
+		run.Detach(context.Background(), "mirror", func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			k.deleteMirror(ctx, pod)
+		})
 	}
 }
 
