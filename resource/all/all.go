@@ -16,6 +16,8 @@ import (
 	"github.com/sampan-dev/sampan/resource/cronjob"
 	"github.com/sampan-dev/sampan/resource/daemonset"
 	"github.com/sampan-dev/sampan/resource/deployment"
+	"github.com/sampan-dev/sampan/resource/endpoints"
+	"github.com/sampan-dev/sampan/resource/endpointslice"
 	"github.com/sampan-dev/sampan/resource/job"
 	"github.com/sampan-dev/sampan/resource/lease"
 	"github.com/sampan-dev/sampan/resource/limitrange"
@@ -30,6 +32,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/resourcequota"
 	"github.com/sampan-dev/sampan/resource/runtimeclass"
 	"github.com/sampan-dev/sampan/resource/secret"
+	"github.com/sampan-dev/sampan/resource/service"
 	"github.com/sampan-dev/sampan/resource/serviceaccount"
 	"github.com/sampan-dev/sampan/resource/statefulset"
 )
@@ -46,6 +49,8 @@ func core() []resource.Kind {
 		pod.Kind(),
 		podtemplate.Kind(),
 		replicationcontroller.Kind(),
+		service.Kind(),
+		endpoints.Kind(),
 		configmap.Kind(),
 		secret.Kind(),
 		serviceaccount.Kind(),
@@ -80,6 +85,7 @@ func access() []resource.Kind {
 
 func others() []resource.Kind {
 	return []resource.Kind{
+		endpointslice.Kind(),
 		poddisruptionbudget.Kind(),
 		priorityclass.Kind(),
 		runtimeclass.Kind(),

@@ -3,9 +3,11 @@ package all
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	discoveryv1beta1 "k8s.io/api/discovery/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,6 +66,12 @@ func fill(v reflect.Value, name string, depth int) {
 			v.SetMapIndex(key, value)
 		}
 	case reflect.String:
+		switch {
+		case strings.Contains(name, "CIDR"), strings.HasSuffix(name, "Ranges"):
+			name = "10.0.0.0/24"
+		case strings.Contains(name, "IP"), name == "Nameservers", name == "Addresses":
+			name = "10.0.0.1"
+		}
 		v.SetString(name)
 	case reflect.Bool:
 		v.SetBool(true)
@@ -77,6 +85,10 @@ func fill(v reflect.Value, name string, depth int) {
 func filled(obj api.Object) api.Object {
 	fill(reflect.ValueOf(obj).Elem(), "Value", 8)
 	obj.SetManagedFields(nil)
+	// The two places of a host's name always agree.
+	if slice, ok := obj.(*discoveryv1beta1.EndpointSlice); ok {
+		slice.Endpoints[0].Topology["kubernetes.io/hostname"] = *slice.Endpoints[0].NodeName
+	}
 	return obj
 }
 

@@ -70,9 +70,13 @@ func (j *judge) tokensNeedAccount(at *field.Path) {
 // volume judges the one source a volume must have.
 func (j *judge) volume(v *corev1.Volume, at *field.Path) {
 	source := reflect.ValueOf(v.VolumeSource)
-	found := false
+	// What is empty is not to blame when there is more.
+	found := v.EmptyDir != nil
+	if found {
+		j.source(v, v.EmptyDir, at, at.Child("emptyDir"))
+	}
 	for i := range source.NumField() {
-		if source.Field(i).IsNil() {
+		if source.Field(i).IsNil() || source.Type().Field(i).Name == "EmptyDir" {
 			continue
 		}
 		name, _, _ := strings.Cut(source.Type().Field(i).Tag.Get("json"), ",")

@@ -211,8 +211,5 @@ func (w *warner) container(c *corev1.Container, path *field.Path) {
 			continue
 		}
 		ports[key] = i
-		if p.HostIP != "" {
-			w.out = append(w.out, validation.GetWarningsForIP(path.Child("ports").Index(i).Child("hostIP"), p.HostIP)...)
-		}
 	}
 }
