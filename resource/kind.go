@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -192,7 +192,8 @@ func (k *kind[T]) SpecChanged(next, prev api.Object) (changed, known bool) {
 	if k.Generation == nil {
 		return false, false
 	}
-	return !reflect.DeepEqual(k.Generation(as[T](next)), k.Generation(as[T](prev))), true
+	// By meaning: "0.5" and "500m" are one quantity, no list and an empty one the same.
+	return !equality.Semantic.DeepEqual(k.Generation(as[T](next)), k.Generation(as[T](prev))), true
 }
 
 func (k *kind[T]) Sub(name string) (SubKind, bool) {

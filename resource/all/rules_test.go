@@ -235,3 +235,20 @@ func TestJobSelectsItsOwn(t *testing.T) {
 		t.Error("the job's own labels changed with its template's")
 	}
 }
+
+// Generation counts changes of meaning, not of spelling.
+func TestGenerationComparesMeaning(t *testing.T) {
+	k := kind(t, "deployments")
+	made := func(cpu string) api.Object {
+		d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: selector, Template: template("")}}
+		d.Spec.Template.Spec.Containers[0].Resources.Requests = list("cpu=" + cpu)
+		k.Default(d)
+		return d
+	}
+	if changed, known := k.SpecChanged(made("0.5"), made("500m")); changed || !known {
+		t.Errorf("0.5 is not 500m: changed %v, known %v", changed, known)
+	}
+	if changed, _ := k.SpecChanged(made("1"), made("2")); !changed {
+		t.Error("1 is 2")
+	}
+}

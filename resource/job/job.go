@@ -11,6 +11,7 @@ package job
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -73,7 +74,7 @@ func setDefaults(j *job) {
 	}
 	fill(&s.BackoffLimit, 6)
 	if s.Template.Labels != nil && len(j.Labels) == 0 {
-		j.Labels = s.Template.Labels
+		j.Labels = maps.Clone(s.Template.Labels)
 	}
 	fill(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	fill(&s.Suspend, false)
@@ -103,10 +104,9 @@ func generateSelector(j *job) {
 	if ptr.Deref(s.ManualSelector, false) {
 		return
 	}
-	// The template's labels may be the job's own, by default.
-	labels := map[string]string{}
-	for k, v := range s.Template.Labels {
-		labels[k] = v
+	labels := s.Template.Labels
+	if labels == nil {
+		labels = map[string]string{}
 	}
 	for k, v := range map[string]string{
 		oldNameLabel: j.Name, batchv1.JobNameLabel: j.Name,

@@ -8,6 +8,7 @@
 package replicationcontroller
 
 import (
+	"maps"
 	"strconv"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -73,10 +74,10 @@ func setDefaults(r *corev1.ReplicationController) {
 		return
 	}
 	if len(r.Spec.Selector) == 0 {
-		r.Spec.Selector = t.Labels
+		r.Spec.Selector = maps.Clone(t.Labels)
 	}
 	if len(r.Labels) == 0 {
-		r.Labels = t.Labels
+		r.Labels = maps.Clone(t.Labels)
 	}
 }
 

@@ -112,10 +112,10 @@ func SelectorFromLabels(meta *metav1.ObjectMeta, selector **metav1.LabelSelector
 		return
 	}
 	if *selector == nil {
-		*selector = &metav1.LabelSelector{MatchLabels: t.Labels}
+		*selector = &metav1.LabelSelector{MatchLabels: maps.Clone(t.Labels)}
 	}
 	if len(meta.Labels) == 0 {
-		meta.Labels = t.Labels
+		meta.Labels = maps.Clone(t.Labels)
 	}
 }
 
