@@ -1,0 +1,147 @@
+package kubelet
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/sampan-dev/sampan/kubelet/config"
+	"github.com/sampan-dev/sampan/kubelet/server"
+)
+
+// Flags reads upstream's command line into a configuration. What remains for
+// the caller, such as the kubeconfig and the runtime's endpoint, is in the options.
+func Flags(args []string, hostname string) (Config, *config.Options, error) {
+	o, err := config.Parse(args)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	c, err := FromOptions(o, hostname)
+	return c, o, err
+}
+
+// FromOptions turns upstream's settings into ours.
+func FromOptions(o *config.Options, hostname string) (Config, error) {
+	u := &o.Component
+	c := Default()
+	c.NodeName = strings.ToLower(strings.TrimSpace(hostname))
+	if o.HostnameOverride != "" {
+		c.NodeName = strings.ToLower(strings.TrimSpace(o.HostnameOverride))
+	}
+	c.Root, c.PodLogs, c.StaticPods = o.RootDir, u.PodLogsDir, u.StaticPodPath
+	c.NodeIPs, c.Labels, c.Taints, c.ProviderID = o.NodeIPs, o.Labels, u.RegisterWithTaints, u.ProviderID
+	c.MaxPods, c.Port = int(u.MaxPods), int(u.Port)
+	c.ClusterDNS, c.ClusterDomain = u.ClusterDNS, u.ClusterDomain
+	c.ResolvConf = deref(u.ResolverConfig)
+	c.Register, c.CPUQuota = deref(u.RegisterNode), deref(u.CPUCFSQuota)
+	c.Cgroups, c.CgroupRoot, c.SeccompByDefault = deref(u.CgroupsPerQOS), u.CgroupRoot, deref(u.SeccompDefault)
+	c.StatusEvery, c.StatusReport = u.NodeStatusUpdateFrequency.Duration, u.NodeStatusReportFrequency.Duration
+	c.LeaseDuration = time.Duration(u.NodeLeaseDurationSeconds) * time.Second
+	c.ImageGCHigh, c.ImageGCLow, c.ImageMinAge = int(deref(u.ImageGCHighThresholdPercent)), int(deref(u.ImageGCLowThresholdPercent)), u.ImageMinimumGCAge.Duration
+	c.ContainerLogMaxFiles = int(deref(u.ContainerLogMaxFiles))
+	if d := u.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil {
+		c.MaxCrashDelay = d.Duration
+	}
+	switch {
+	case deref(u.SerializeImagePulls):
+		c.ParallelPulls = 1
+	case u.MaxParallelImagePulls != nil:
+		c.ParallelPulls = int(*u.MaxParallelImagePulls)
+	}
+	size, err := resource.ParseQuantity(u.ContainerLogMaxSize)
+	if err != nil {
+		return c, fmt.Errorf("containerLogMaxSize: %w", err)
+	}
+	c.ContainerLogMaxSize = size.Value()
+	if c.Reserved, err = reserved(u.SystemReserved, u.KubeReserved); err != nil {
+		return c, err
+	}
+	if c.EvictMemory, err = threshold(u.EvictionHard["memory.available"], c.memory()); err != nil {
+		return c, err
+	}
+	disk, _ := space("/")
+	if c.EvictDisk, err = threshold(u.EvictionHard["nodefs.available"], disk); err != nil {
+		return c, err
+	}
+	c.Component = u
+	if deref(u.EnableServer) {
+		c.Serve = serveConfig(o, u)
+	}
+	return c, c.Check()
+}
+
+// memory is the node's memory for thresholds given in percent.
+func (c *Config) memory() int64 {
+	if m, ok := c.Capacity[corev1.ResourceMemory]; ok {
+		return m.Value()
+	}
+	return available()
+}
+
+func serveConfig(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *Serve {
+	s := &Serve{
+		Config: server.Config{
+			Address: u.Address, Port: int(u.Port), CertFile: u.TLSCertFile, KeyFile: u.TLSPrivateKeyFile,
+			ClientCA: u.Authentication.X509.ClientCAFile, Anonymous: deref(u.Authentication.Anonymous.Enabled), LogDir: "/var/log",
+		},
+		Tokens:   deref(u.Authentication.Webhook.Enabled),
+		AllowAll: u.Authorization.Mode == kubeletv1beta1.KubeletAuthorizationModeAlwaysAllow,
+	}
+	if s.CertFile == "" {
+		s.CertFile, s.KeyFile = filepath.Join(o.CertDir, "kubelet.crt"), filepath.Join(o.CertDir, "kubelet.key")
+	}
+	if p := deref(u.HealthzPort); p > 0 {
+		s.Healthz = net.JoinHostPort(u.HealthzBindAddress, strconv.Itoa(int(p)))
+	}
+	return s
+}
+
+func deref[T any](p *T) T {
+	var zero T
+	if p == nil {
+		return zero
+	}
+	return *p
+}
+
+func reserved(all ...map[string]string) (corev1.ResourceList, error) {
+	out := corev1.ResourceList{}
+	for _, m := range all {
+		for k, v := range m {
+			q, err := resource.ParseQuantity(v)
+			if err != nil {
+				return nil, fmt.Errorf("reserved %s: %w", k, err)
+			}
+			sum := out[corev1.ResourceName(k)]
+			sum.Add(q)
+			out[corev1.ResourceName(k)] = sum
+		}
+	}
+	return out, nil
+}
+
+// threshold reads a quantity, or a percentage of whole.
+func threshold(s string, whole int64) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if p, ok := strings.CutSuffix(s, "%"); ok {
+		f, err := strconv.ParseFloat(p, 64)
+		if err != nil {
+			return 0, fmt.Errorf("threshold %q: %w", s, err)
+		}
+		return int64(f / 100 * float64(whole)), nil
+	}
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return 0, fmt.Errorf("threshold %q: %w", s, err)
+	}
+	return q.Value(), nil
+}
