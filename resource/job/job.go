@@ -104,7 +104,7 @@ func generateSelector(j *job) {
 	if ptr.Deref(s.ManualSelector, false) {
 		return
 	}
-	labels := s.Template.Labels
+	labels := maps.Clone(s.Template.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
