@@ -24,7 +24,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -85,6 +87,7 @@ type TokenAuthenticator interface {
 type Union struct {
 	c      Config
 	tokens *tokens
+	certs  certs
 }
 
 // New returns the union of what c chooses.
@@ -135,6 +138,11 @@ func (u *Union) cert(r *http.Request) (*request.User, bool, error) {
 	if u.c.ClientCA == nil || !hasCert(r) {
 		return nil, false, nil
 	}
+	now := clock.Now()
+	if user := u.certs.find(r.TLS.PeerCertificates[0], u.c.ClientCA.p.Load(), now); user != nil {
+		return user, true, nil
+	}
+	pool := u.c.ClientCA.p.Load()
 	c, err := u.c.ClientCA.verify(r)
 	if err != nil {
 		return nil, false, fmt.Errorf("verifying certificate SN=%v: %w", c.SerialNumber, err)
@@ -143,10 +151,51 @@ func (u *Union) cert(r *http.Request) (*request.User, bool, error) {
 		return nil, false, nil
 	}
 	sum := sha256.Sum256(c.Raw)
-	return &request.User{
+	user := authenticated(&request.User{
 		Name: c.Subject.CommonName, Groups: c.Subject.Organization,
 		Extra: map[string][]string{CredentialID: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
-	}, true, nil
+	})
+	u.certs.keep(c, pool, user, now)
+	return user, true, nil
+}
+
+// certs remembers whose certificates were verified: a client sends hundreds of
+// requests over one connection, and a verification costs more than most of them.
+type certs struct {
+	mu    sync.RWMutex
+	pool  *x509.CertPool // what the entries were verified by
+	known map[string]knownCert
+}
+
+type knownCert struct {
+	user  *request.User
+	until time.Time
+}
+
+// certLife bounds how long a verification counts, for authorities within the
+// chain that expire before the certificate.
+const certLife = time.Minute
+
+func (k *certs) find(c *x509.Certificate, pool *x509.CertPool, now time.Time) *request.User {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if e, ok := k.known[string(c.Raw)]; ok && k.pool == pool && now.Before(e.until) {
+		return e.user
+	}
+	return nil
+}
+
+func (k *certs) keep(c *x509.Certificate, pool *x509.CertPool, user *request.User, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pool != pool || len(k.known) >= cacheSize {
+		k.pool, k.known = pool, map[string]knownCert{}
+	}
+	until := now.Add(certLife)
+	if c.NotAfter.Before(until) {
+		until = c.NotAfter
+	}
+	k.known[string(c.Raw)] = knownCert{user, until}
 }
 
 // webSocketToken is the subprotocol that carries a bearer token for browsers.

@@ -234,6 +234,15 @@ func TestCertificatesAndProxies(t *testing.T) {
 	if !ok || user.Name != "kubernetes-admin" || !slices.Equal(user.Groups, []string{"kubeadm:cluster-admins", request.Authenticated}) || !strings.HasPrefix(user.Extra[CredentialID][0], "X509SHA256=") {
 		t.Errorf("%+v %v", user, err)
 	}
+	reload := NewPool(ca.Cert)
+	re, r1 := New(Config{ClientCA: reload}), withCert(t, ca, "jane", nil, true)
+	if _, ok, err := re.Authenticate(r1); !ok {
+		t.Error(err)
+	}
+	reload.Set(other.Cert)
+	if _, ok, _ := re.Authenticate(r1); ok {
+		t.Error("a certificate outlived the removal of its authority")
+	}
 	for name, r := range map[string]*http.Request{"foreign authority": withCert(t, other, "admin", nil, true), "a server's certificate": withCert(t, ca, "admin", nil, false)} {
 		if _, ok, err := u.Authenticate(r); ok || err == nil {
 			t.Errorf("%s passed", name)

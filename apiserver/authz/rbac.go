@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,8 +34,8 @@ type RBAC struct {
 	roles        map[string][]rbacv1.PolicyRule // "namespace/name"; "/name" of cluster roles
 	clusterRoles map[string]*rbacv1.ClusterRole // for aggregation
 	bindings     map[string]*binding            // "namespace/name"; "/name" of cluster bindings
-	bySubject    map[subject]map[string]*binding
-	changed      chan struct{} // a cluster role changed; capacity 1
+	bySubject    map[subject][]*binding         // each in order of key, so that reasons stay the same
+	changed      chan struct{}                  // a cluster role changed; capacity 1
 }
 
 // subject is whom a binding names, within the namespace it counts in ("" all).
@@ -64,7 +63,7 @@ func (b *binding) roleKey() string {
 func NewRBAC(back request.Backend) *RBAC {
 	return &RBAC{
 		back: back, roles: map[string][]rbacv1.PolicyRule{}, clusterRoles: map[string]*rbacv1.ClusterRole{},
-		bindings: map[string]*binding{}, bySubject: map[subject]map[string]*binding{}, changed: make(chan struct{}, 1),
+		bindings: map[string]*binding{}, bySubject: map[subject][]*binding{}, changed: make(chan struct{}, 1),
 	}
 }
 
@@ -133,8 +132,9 @@ func (a *RBAC) observe(old, now api.Object) {
 func (a *RBAC) replace(key string, exists bool, mk func() *binding) {
 	if b := a.bindings[key]; b != nil {
 		for s := range b.subjects {
-			delete(a.bySubject[s], key)
-			if len(a.bySubject[s]) == 0 {
+			if left := without(a.bySubject[s], key); len(left) > 0 {
+				a.bySubject[s] = left
+			} else {
 				delete(a.bySubject, s)
 			}
 		}
@@ -147,11 +147,15 @@ func (a *RBAC) replace(key string, exists bool, mk func() *binding) {
 	b.key = key
 	a.bindings[key] = b
 	for s := range b.subjects {
-		if a.bySubject[s] == nil {
-			a.bySubject[s] = map[string]*binding{}
-		}
-		a.bySubject[s][key] = b
+		at, _ := slices.BinarySearchFunc(a.bySubject[s], key, byKey)
+		a.bySubject[s] = slices.Insert(a.bySubject[s], at, b)
 	}
+}
+
+func byKey(b *binding, key string) int { return strings.Compare(b.key, key) }
+
+func without(list []*binding, key string) []*binding {
+	return slices.DeleteFunc(list, func(b *binding) bool { return b.key == key })
 }
 
 func newBinding(kind, shown, namespace string, role rbacv1.RoleRef, subjects []rbacv1.Subject) *binding {
@@ -176,8 +180,7 @@ func newBinding(kind, shown, namespace string, role rbacv1.RoleRef, subjects []r
 }
 
 // each calls fn for every binding that counts for u in namespace, cluster
-// bindings first, until fn returns false. The order within a subject does not
-// matter to the decision, but the reason should not change between calls.
+// bindings first, until fn returns false.
 func (a *RBAC) each(u *request.User, namespace string, fn func(b *binding, who string) bool) {
 	spaces := []string{""}
 	if namespace != "" {
@@ -189,20 +192,8 @@ func (a *RBAC) each(u *request.User, namespace string, fn func(b *binding, who s
 			if i >= 0 {
 				s.group, s.name = true, u.Groups[i]
 			}
-			found := a.bySubject[s]
-			if len(found) == 0 {
-				continue
-			}
-			if len(found) == 1 {
-				for _, b := range found {
-					if !fn(b, b.subjects[s]) {
-						return
-					}
-				}
-				continue
-			}
-			for _, k := range slices.Sorted(maps.Keys(found)) {
-				if b := found[k]; !fn(b, b.subjects[s]) {
+			for _, b := range a.bySubject[s] {
+				if !fn(b, b.subjects[s]) {
 					return
 				}
 			}

@@ -40,22 +40,17 @@ type Deps struct {
 	Components []Check // scheduler, controller-manager, etcd-0
 }
 
-// Kinds returns what serves each virtual kind, by "group/resource".
-func Kinds(d Deps) map[schema.GroupResource]request.Virtual {
-	authn := func(r string) schema.GroupResource {
-		return schema.GroupResource{Group: authenticationv1.GroupName, Resource: r}
-	}
-	authz := func(r string) schema.GroupResource {
-		return schema.GroupResource{Group: authorizationv1.GroupName, Resource: r}
-	}
-	return map[schema.GroupResource]request.Virtual{
-		authn("tokenreviews"):              creator(d.tokenReview),
-		authn("selfsubjectreviews"):        creator(d.selfSubjectReview),
-		authz("subjectaccessreviews"):      creator(d.subjectAccessReview),
-		authz("localsubjectaccessreviews"): creator(d.localSubjectAccessReview),
-		authz("selfsubjectaccessreviews"):  creator(d.selfSubjectAccessReview),
-		authz("selfsubjectrulesreviews"):   creator(d.selfSubjectRulesReview),
-		{Resource: "componentstatuses"}:    components{d.Components},
+// Kinds returns what serves each virtual kind, by "resource.group".
+func Kinds(d Deps) map[string]request.Virtual {
+	const authn, authz = "." + authenticationv1.GroupName, "." + authorizationv1.GroupName
+	return map[string]request.Virtual{
+		"tokenreviews" + authn:              creator(d.tokenReview),
+		"selfsubjectreviews" + authn:        creator(d.selfSubjectReview),
+		"subjectaccessreviews" + authz:      creator(d.subjectAccessReview),
+		"localsubjectaccessreviews" + authz: creator(d.localSubjectAccessReview),
+		"selfsubjectaccessreviews" + authz:  creator(d.selfSubjectAccessReview),
+		"selfsubjectrulesreviews" + authz:   creator(d.selfSubjectRulesReview),
+		"componentstatuses":                 components{d.Components},
 	}
 }
 
