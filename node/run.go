@@ -31,9 +31,6 @@ type Deps struct {
 	Mirrors *client.Mirrors
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	// Serve makes the kubelet's endpoint, which needs certificates and a way to
-	// authorize that the wiring above knows.
-	Serve func(k *kubelet.Kubelet, r cri.Runtime) (func(ctx context.Context) error, error)
 }
 
 // Node is one node's parts.
@@ -112,13 +109,6 @@ func (n *Node) kubelet(ctx context.Context, endpoint string) error {
 		return err
 	}
 	g := run.New(ctx)
-	if n.deps.Serve != nil {
-		serve, err := n.deps.Serve(k, r)
-		if err != nil {
-			return err
-		}
-		g.Go("kubelet server", serve)
-	}
 	g.Go("kubelet", k.Run)
 	g.Go("images", func(ctx context.Context) error { return n.importImages(ctx, endpoint) })
 	return g.Wait()

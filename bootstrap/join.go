@@ -1,0 +1,114 @@
+package bootstrap
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"os"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/pki"
+)
+
+// ensureNodeCert returns the node's client certificate in dir, or asks the
+// cluster for one by a certificate signing request under the bootstrap token,
+// as a kubelet's TLS bootstrap does, and waits until it is signed.
+func ensureNodeCert(ctx context.Context, c Config, dir string) error {
+	if p, err := pki.Load(dir, "kubelet-client"); err == nil && clock.Until(p.Cert.NotAfter) > renewBefore {
+		return nil
+	}
+	boot, err := client.New(client.Config{Servers: []string{c.Join}, CAFile: c.CAFile, BearerToken: c.Token, UserAgent: "sampan-join"})
+	if err != nil {
+		return err
+	}
+	key, err := pki.NewKey("")
+	if err != nil {
+		return err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}},
+	}, key)
+	if err != nil {
+		return err
+	}
+	cert, err := sign(ctx, boot, pki.EncodeRequest(der))
+	if err != nil {
+		return fmt.Errorf("join %s: %w", c.Join, err)
+	}
+	text, err := pki.EncodeKey(key)
+	if err != nil {
+		return err
+	}
+	if _, err := tls.X509KeyPair(cert, text); err != nil {
+		return fmt.Errorf("join %s: the certificate signed for this node does not fit: %w", c.Join, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := pki.WriteFile(dir+"/kubelet-client.key", text, 0o600); err != nil {
+		return err
+	}
+	return pki.WriteFile(dir+"/kubelet-client.crt", cert, 0o644)
+}
+
+// sign posts a request and waits for its certificate.
+func sign(ctx context.Context, c client.Interface, request []byte) ([]byte, error) {
+	requests := client.Of[certificatesv1.CertificateSigningRequest](c, "")
+	var made *certificatesv1.CertificateSigningRequest
+	for {
+		var err error
+		made, err = requests.Create(ctx, &certificatesv1.CertificateSigningRequest{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "csr-"},
+			Spec: certificatesv1.CertificateSigningRequestSpec{
+				Request: request, SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
+				Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+			},
+		})
+		if err == nil {
+			break
+		}
+		if clock.Sleep(ctx, time.Second) != nil { // the API server may still be on its way up
+			return nil, err
+		}
+	}
+	for {
+		w, err := c.Watch(ctx, client.Resource[certificatesv1.CertificateSigningRequest](), "", &metav1.ListOptions{
+			FieldSelector: "metadata.name=" + made.Name, ResourceVersion: made.ResourceVersion})
+		if err != nil {
+			return nil, err
+		}
+		for {
+			e, err := w.Next(ctx)
+			if err != nil {
+				break
+			}
+			r, ok := e.Object.(*certificatesv1.CertificateSigningRequest)
+			if !ok {
+				continue
+			}
+			for _, cond := range r.Status.Conditions {
+				if cond.Type == certificatesv1.CertificateDenied || cond.Type == certificatesv1.CertificateFailed {
+					w.Stop()
+					return nil, fmt.Errorf("certificate signing request %s: %s: %s", r.Name, cond.Type, cond.Message)
+				}
+			}
+			if len(bytes.TrimSpace(r.Status.Certificate)) > 0 {
+				w.Stop()
+				return r.Status.Certificate, nil
+			}
+		}
+		w.Stop()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
