@@ -30,7 +30,7 @@ type Deps struct {
 	Client  client.Interface
 	Mirrors *client.Mirrors
 	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	Metrics *prometheus.Registry
 }
 
 // Node is one node's parts.
