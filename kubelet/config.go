@@ -103,5 +103,6 @@ type Deps struct {
 	Runtime cri.Runtime
 	Images  cri.Images
 	Log     *slog.Logger
-	Metrics *prometheus.Registry // nil: no metrics are served
+	// Metrics takes the agent's own metrics; they are served if it is also a Gatherer.
+	Metrics prometheus.Registerer
 }

@@ -123,10 +123,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go("logs", k.rotate)
 	g.Go("images", k.cleanImages)
 	if s := k.cfg.Serve; s != nil {
-		var metrics prometheus.Gatherer
-		if k.deps.Metrics != nil {
-			metrics = k.deps.Metrics
-		}
+		metrics, _ := k.deps.Metrics.(prometheus.Gatherer)
 		g.Go("endpoint", k.endpoint(s, metrics).Run)
 	}
 	g.Go("reports", func(ctx context.Context) error { return k.dispatch(ctx, k.reports, "report", k.report) })

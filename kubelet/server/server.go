@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 )
@@ -122,6 +124,15 @@ func serve(ctx context.Context, addr string, conf *tls.Config, h http.Handler) e
 func (s *Server) tls() (*tls.Config, error) {
 	// Upgraded connections need HTTP/1.1: HTTP/2 has no Upgrade.
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if s.cfg.Certificate == nil {
+		if _, err := os.Stat(s.cfg.CertFile); errors.Is(err, fs.ErrNotExist) {
+			own, err := selfSigned(s.d.Host.NodeName())
+			if err != nil {
+				return nil, err
+			}
+			s.cfg.Certificate = func() (*tls.Certificate, error) { return own, nil }
+		}
+	}
 	conf.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if s.cfg.Certificate != nil {
 			return s.cfg.Certificate()
@@ -141,6 +152,21 @@ func (s *Server) tls() (*tls.Config, error) {
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
 	}
 	return conf, nil
+}
+
+// selfSigned makes a certificate for a node that was given none.
+func selfSigned(node string) (*tls.Certificate, error) {
+	ca, err := pki.NewCA(node+"-ca", "")
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := ca.Issue(pki.Request{CommonName: node, Hosts: []string{node, "127.0.0.1"}, Server: true})
+	if err != nil {
+		return nil, err
+	}
+	c := leaf.TLS()
+	c.Certificate = append(c.Certificate, ca.Cert.Raw)
+	return &c, nil
 }
 
 // Handler returns all routes behind authentication and authorization.
