@@ -15,7 +15,7 @@ import (
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/kit/clock"
-	podsem "github.com/sampan-dev/sampan/semantics/pod"
+	"github.com/sampan-dev/sampan/semantics/quota"
 )
 
 // resourceQuota charges objects to the quotas of their namespace. The charge is
@@ -51,10 +51,10 @@ func (p *resourceQuota) Validate(ctx context.Context, a *request.Attributes) err
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	usage := usageOf(a, a.Object)
+	usage := quota.Usage(a.Resource.GroupResource(), a.Object, clock.Now())
 	var before corev1.ResourceList
 	if a.Operation == request.Update && a.Old != nil {
-		before = usageOf(a, a.Old)
+		before = quota.Usage(a.Resource.GroupResource(), a.Old, clock.Now())
 	}
 	delta := difference(usage, before)
 	if len(usage) == 0 {
@@ -64,7 +64,7 @@ func (p *resourceQuota) Validate(ctx context.Context, a *request.Attributes) err
 	var done []charge
 	for _, obj := range list {
 		q, ok := obj.(*corev1.ResourceQuota)
-		if !ok || !scopesMatch(q, a.Object) {
+		if !ok || !quota.Counts(q, a.Object) {
 			continue
 		}
 		if err := mustSpecify(q, a); err != nil {
@@ -186,75 +186,6 @@ func (p *resourceQuota) giveBack(ctx context.Context, namespace string, done []c
 	}
 }
 
-// usageOf is what an object counts towards quotas.
-func usageOf(a *request.Attributes, obj api.Object) corev1.ResourceList {
-	one := *resource.NewQuantity(1, resource.DecimalSI)
-	out := corev1.ResourceList{}
-	gr := a.Resource.GroupResource()
-	if gr.Group == "" {
-		out[corev1.ResourceName("count/"+gr.Resource)] = one
-	} else {
-		out[corev1.ResourceName("count/"+gr.String())] = one
-	}
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		return podsem.QuotaUsage(o, clock.Now())
-	case *corev1.Service:
-		serviceUsage(o, out)
-	case *corev1.PersistentVolumeClaim:
-		claimUsage(o, out)
-	case *corev1.ConfigMap, *corev1.Secret, *corev1.ReplicationController, *corev1.ResourceQuota:
-		out[corev1.ResourceName(gr.Resource)] = one
-	}
-	return out
-}
-
-func serviceUsage(s *corev1.Service, out corev1.ResourceList) {
-	number := func(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
-	out[corev1.ResourceServices] = number(1)
-	ports := 0
-	switch s.Spec.Type {
-	case corev1.ServiceTypeNodePort:
-		ports = len(s.Spec.Ports)
-	case corev1.ServiceTypeLoadBalancer:
-		out[corev1.ResourceServicesLoadBalancers] = number(1)
-		if s.Spec.AllocateLoadBalancerNodePorts == nil || *s.Spec.AllocateLoadBalancerNodePorts {
-			ports = len(s.Spec.Ports)
-		} else {
-			for _, p := range s.Spec.Ports {
-				if p.NodePort != 0 {
-					ports++
-				}
-			}
-		}
-	}
-	out[corev1.ResourceServicesNodePorts] = number(ports)
-	if _, ok := out[corev1.ResourceServicesLoadBalancers]; !ok {
-		out[corev1.ResourceServicesLoadBalancers] = number(0)
-	}
-}
-
-func claimUsage(c *corev1.PersistentVolumeClaim, out corev1.ResourceList) {
-	one := *resource.NewQuantity(1, resource.DecimalSI)
-	out[corev1.ResourcePersistentVolumeClaims] = one
-	class := c.Annotations[corev1.BetaStorageClassAnnotation]
-	if class == "" && c.Spec.StorageClassName != nil {
-		class = *c.Spec.StorageClassName
-	}
-	size, sized := c.Spec.Resources.Requests[corev1.ResourceStorage]
-	if sized {
-		out[corev1.ResourceRequestsStorage] = size
-	}
-	if class == "" {
-		return
-	}
-	prefix := class + ".storageclass.storage.k8s.io/"
-	out[corev1.ResourceName(prefix+"persistentvolumeclaims")] = one
-	if sized {
-		out[corev1.ResourceName(prefix+"requests.storage")] = size
-	}
-}
-
 // difference is now − before without what did not change.
 func difference(now, before corev1.ResourceList) corev1.ResourceList {
 	out := corev1.ResourceList{}
@@ -330,85 +261,4 @@ func mustSpecify(q *corev1.ResourceQuota, a *request.Attributes) error {
 		parts = append(parts, n+" for: "+strings.Join(missing[n], ","))
 	}
 	return fmt.Errorf("must specify %s", strings.Join(parts, "; "))
-}
-
-// scopesMatch says whether the quota counts obj at all.
-func scopesMatch(q *corev1.ResourceQuota, obj api.Object) bool {
-	pod, isPod := obj.(*corev1.Pod)
-	for _, s := range q.Spec.Scopes {
-		if !isPod || !inScope(pod, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists}) {
-			return false
-		}
-	}
-	if q.Spec.ScopeSelector == nil {
-		return true
-	}
-	for _, r := range q.Spec.ScopeSelector.MatchExpressions {
-		if claim, ok := obj.(*corev1.PersistentVolumeClaim); ok && r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass {
-			name := ""
-			if claim.Spec.VolumeAttributesClassName != nil {
-				name = *claim.Spec.VolumeAttributesClassName
-			}
-			if !named(name, r) {
-				return false
-			}
-			continue
-		}
-		if !isPod || !inScope(pod, r) {
-			return false
-		}
-	}
-	return true
-}
-
-func inScope(pod *corev1.Pod, r corev1.ScopedResourceSelectorRequirement) bool {
-	switch r.ScopeName {
-	case corev1.ResourceQuotaScopeTerminating:
-		return pod.Spec.ActiveDeadlineSeconds != nil
-	case corev1.ResourceQuotaScopeNotTerminating:
-		return pod.Spec.ActiveDeadlineSeconds == nil
-	case corev1.ResourceQuotaScopeBestEffort:
-		return podsem.QoS(pod) == corev1.PodQOSBestEffort
-	case corev1.ResourceQuotaScopeNotBestEffort:
-		return podsem.QoS(pod) != corev1.PodQOSBestEffort
-	case corev1.ResourceQuotaScopePriorityClass:
-		return named(pod.Spec.PriorityClassName, r)
-	case corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
-		return crossesNamespaces(pod.Spec.Affinity)
-	}
-	return false
-}
-
-func named(name string, r corev1.ScopedResourceSelectorRequirement) bool {
-	switch r.Operator {
-	case corev1.ScopeSelectorOpExists:
-		return name != ""
-	case corev1.ScopeSelectorOpDoesNotExist:
-		return name == ""
-	case corev1.ScopeSelectorOpIn:
-		return slices.Contains(r.Values, name)
-	case corev1.ScopeSelectorOpNotIn:
-		return !slices.Contains(r.Values, name)
-	}
-	return false
-}
-
-func crossesNamespaces(a *corev1.Affinity) bool {
-	if a == nil {
-		return false
-	}
-	var terms []corev1.PodAffinityTerm
-	if p := a.PodAffinity; p != nil {
-		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
-		for _, w := range p.PreferredDuringSchedulingIgnoredDuringExecution {
-			terms = append(terms, w.PodAffinityTerm)
-		}
-	}
-	if p := a.PodAntiAffinity; p != nil {
-		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
-		for _, w := range p.PreferredDuringSchedulingIgnoredDuringExecution {
-			terms = append(terms, w.PodAffinityTerm)
-		}
-	}
-	return slices.ContainsFunc(terms, func(t corev1.PodAffinityTerm) bool { return len(t.Namespaces) > 0 || t.NamespaceSelector != nil })
 }
