@@ -44,6 +44,8 @@ type Def[T any] struct {
 	// Validate judges next; prev is nil on create. Metadata is judged by the
 	// server with Name, before.
 	Validate func(next, prev *T) field.ErrorList
+	// ValidateAs adds rules that depend on who asks, or in which version.
+	ValidateAs func(r *Request, next, prev *T) field.ErrorList
 	// Name validates metadata.name and generateName; nil is a DNS subdomain.
 	// Messages as apimachinery's validation functions give them.
 	Name func(name string, prefix bool) []string
@@ -90,6 +92,8 @@ type Def[T any] struct {
 	// own, such as "status".
 	ResetFields []string
 
+	// Warning is sent to every user of the stored version, as of a retired one.
+	Warning string
 	// Also are the other served versions of the kind, preferred first.
 	Also []Version
 }

@@ -25,6 +25,7 @@ type Kind interface {
 	Default(obj api.Object)
 	Prepare(r *Request, next, prev api.Object)
 	Validate(next, prev api.Object) field.ErrorList
+	ValidateAs(r *Request, next, prev api.Object) field.ErrorList
 	ValidateName(name string, prefix bool) []string
 	Warnings(next, prev api.Object) []string
 	// SpecChanged says whether the parts that generation counts differ; known is
@@ -80,6 +81,7 @@ type Info struct {
 	Orphans                 bool
 	KeepsLedger             bool
 	ResetFields             []string
+	Warning                 string
 	Also                    []Version
 }
 
@@ -123,6 +125,7 @@ func Erase[T any](d *Def[T]) Kind {
 	}
 	i.Connects, i.Indexes, i.Unconditional, i.CreateOnUpdate = d.Connects, d.Indexes, d.Unconditional, d.CreateOnUpdate
 	i.Orphans, i.KeepsLedger, i.ResetFields, i.Also = d.Orphans, d.Ledger != nil, d.ResetFields, d.Also
+	i.Warning = d.Warning
 	for _, c := range d.Columns {
 		if c.Type == "" {
 			c.Type = "string"
@@ -172,6 +175,13 @@ func (k *kind[T]) Validate(next, prev api.Object) field.ErrorList {
 		return nil
 	}
 	return k.Def.Validate(as[T](next), as[T](prev))
+}
+
+func (k *kind[T]) ValidateAs(r *Request, next, prev api.Object) field.ErrorList {
+	if k.Def.ValidateAs == nil {
+		return nil
+	}
+	return k.Def.ValidateAs(r, as[T](next), as[T](prev))
 }
 
 func (k *kind[T]) ValidateName(name string, prefix bool) []string {

@@ -29,8 +29,8 @@ func Kind() resource.Kind {
 		Version: "v1", Kind: "Endpoints", Plural: "endpoints", Singular: "endpoints", Prefix: "services/endpoints",
 		Short:   []string{"ep"},
 		Default: setDefaults, Validate: validate,
-		Prepare:  func(_ *resource.Request, next, _ *corev1.Endpoints) { next.Subsets = Repack(next.Subsets) },
-		Warnings: func(_, _ *corev1.Endpoints) []string { return []string{deprecated} },
+		Prepare: func(_ *resource.Request, next, _ *corev1.Endpoints) { next.Subsets = Repack(next.Subsets) },
+		Warning: deprecated,
 		Columns: []resource.Column[corev1.Endpoints]{
 			resource.NameColumn[corev1.Endpoints](),
 			{
