@@ -116,3 +116,16 @@ func newHTTP(h *http.Client, c Config) *HTTP {
 	}
 	return &HTTP{http: h, servers: s, agent: c.UserAgent, timeout: c.Timeout, json: c.JSON}
 }
+
+// FromKubeconfigAt is FromKubeconfig's current context with another server;
+// server "" keeps the file's.
+func FromKubeconfigAt(path, server string) (*HTTP, error) {
+	if server == "" {
+		return FromKubeconfig(path, "")
+	}
+	rc, err := clientcmd.BuildConfigFromFlags(server, path)
+	if err != nil {
+		return nil, fmt.Errorf("client: kubeconfig: %w", err)
+	}
+	return FromREST(rc)
+}

@@ -269,3 +269,16 @@ func (t *table) sticky(c *nftables.Chain, w chooser, choose nft.Rule, endpointSe
 	t.rule(c, client, known, remember, nft.DNAT())
 	t.rule(c, choose, nft.Map(t.sets[endpointSet]), client, remember, nft.DNAT())
 }
+
+// Cleanup removes the rules of this and any earlier life.
+func Cleanup() error {
+	c, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.CloseLasting() }()
+	t := &nftables.Table{Name: TableName, Family: nftables.TableFamilyIPv4}
+	c.AddTable(t) // so that removing it is no error when it is not there
+	c.DelTable(t)
+	return c.Flush()
+}
