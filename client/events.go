@@ -42,6 +42,7 @@ type EventRecorder struct {
 	mu      sync.Mutex
 	queue   []pending
 	running bool
+	stamp   int64 // of the latest event's name: two events never share one
 	known   map[string]*knownEvent
 	similar map[string]*similarEvents
 	spam    map[string]*bucket
@@ -110,13 +111,15 @@ func (r *EventRecorder) EventRef(ref *corev1.ObjectReference, kind, reason, form
 		namespace = metav1.NamespaceDefault
 	}
 	e := &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano()), Namespace: namespace},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace},
 		InvolvedObject: *ref, Reason: reason, Message: message, Type: kind, Source: r.source,
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		ReportingController: r.source.Component, ReportingInstance: r.source.Host,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.stamp = max(r.stamp+1, now.UnixNano())
+	e.Name = fmt.Sprintf("%s.%x", ref.Name, r.stamp)
 	p, ok := r.correlate(e)
 	if !ok || len(r.queue) >= eventQueue {
 		return

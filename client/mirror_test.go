@@ -1,0 +1,187 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/client/fake"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
+)
+
+func configMap(name string, data string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", Labels: map[string]string{"v": data}}, Data: map[string]string{"k": data}}
+}
+
+// TestMirrorFollows checks contents, indexes and the order of changes, across a
+// break of the watch.
+func TestMirrorFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(configMap("a", "1"), configMap("b", "1"))
+		ms := client.NewMirrors(srv)
+		m := client.MirrorOf[corev1.ConfigMap](ms, client.MirrorOptions{})
+		m.Index("value", func(c *corev1.ConfigMap) []string { return []string{c.Data["k"]} })
+		var seen []string
+		m.OnChange(func(old, now *corev1.ConfigMap) {
+			switch {
+			case old == nil:
+				seen = append(seen, "+"+now.Name)
+			case now == nil:
+				seen = append(seen, "-"+old.Name)
+			default:
+				seen = append(seen, fmt.Sprintf("%s %s>%s", now.Name, old.Data["k"], now.Data["k"]))
+			}
+		})
+		g := run.New(t.Context())
+		g.Go("mirrors", ms.Run)
+		if err := m.WaitSynced(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(seen)
+		cms := client.Of[corev1.ConfigMap](srv, "default")
+		out, err := cms.Update(t.Context(), configMap("a", "2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !m.Seen(out.ResourceVersion) {
+			t.Error("the mirror has not seen an update that it was given time to see")
+		}
+		srv.Expire() // the history is gone: the mirror must list again
+		if err := cms.Delete(t.Context(), "b", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cms.Create(t.Context(), configMap("c", "2")); err != nil {
+			t.Fatal(err)
+		}
+		clock.Sleep(t.Context(), time.Minute)
+		late := 0
+		m.OnChange(func(old, now *corev1.ConfigMap) {
+			if old == nil {
+				late++
+			}
+		})
+		slices.Sort(seen[3:])
+		if want := []string{"+a", "+b", "a 1>2", "+c", "-b"}; !slices.Equal(seen, want) {
+			t.Errorf("changes %v, want %v", seen, want)
+		}
+		if got := len(m.By("value", "2")); got != 2 || len(m.By("value", "1")) != 0 || m.Len() != 2 || late != 2 {
+			t.Errorf("2 under index value=2, none under 1, 2 in all and 2 told late: got %d, %d, %d, %d", got, len(m.By("value", "1")), m.Len(), late)
+		}
+		if again := client.MirrorOf[corev1.ConfigMap](ms, client.MirrorOptions{}); again.Len() != 2 {
+			t.Error("a second mirror of the kind is not the same one")
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestMirrorSelects checks that objects leaving a selector leave the mirror.
+func TestMirrorSelects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(configMap("a", "1"))
+		ms := client.NewMirrors(srv)
+		g := run.New(t.Context())
+		g.Go("mirrors", ms.Run)
+		synctest.Wait()
+		m := client.MirrorOf[corev1.ConfigMap](ms, client.MirrorOptions{Labels: "v=1"}) // asked for while running
+		m.WaitSynced(t.Context())
+		before := m.Len()
+		if _, err := client.Of[corev1.ConfigMap](srv, "default").Update(t.Context(), configMap("a", "2")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if before != 1 || m.Len() != 0 {
+			t.Errorf("objects before and after: %d, %d, want 1, 0", before, m.Len())
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestElectOneLeader runs three candidates; the first to lead dies without a word.
+func TestElectOneLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New()
+		var leaders []string
+		leading := 0
+		var most int
+		dead := false
+		srv.Hook = func(c fake.Call) error {
+			if dead && c.Resource.Resource == "leases" && len(leaders) > 0 {
+				// The first leader's writes no longer arrive.
+				if holder := holderOf(c); holder == leaders[0] || holder == "" {
+					return errors.New("unreachable")
+				}
+			}
+			return nil
+		}
+		g := run.New(t.Context())
+		for i := range 3 {
+			id := fmt.Sprint("candidate-", i)
+			g.Go(id, func(ctx context.Context) error {
+				return client.Elect(ctx, srv, client.ElectionConfig{Name: "lock", Identity: id}, func(ctx context.Context) error {
+					leaders = append(leaders, id)
+					leading++
+					most = max(most, leading)
+					defer func() { leading-- }()
+					<-ctx.Done()
+					return ctx.Err()
+				})
+			})
+		}
+		clock.Sleep(t.Context(), time.Minute)
+		if len(leaders) != 1 {
+			t.Fatalf("leaders in the first minute: %v, want one", leaders)
+		}
+		dead = true
+		clock.Sleep(t.Context(), time.Minute)
+		if len(leaders) < 2 || leaders[1] == leaders[0] || most != 1 || leading != 1 {
+			t.Errorf("leaders %v, at most %d at once, %d now: want another one, and never two", leaders, most, leading)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestRecorderCounts checks that noise becomes counts.
+func TestRecorderCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New()
+		r := client.Recorder(srv, "test", "host")
+		cm := configMap("a", "1")
+		for range 5 {
+			r.Event(cm, corev1.EventTypeNormal, "Same", "it happened")
+		}
+		for i := range 15 {
+			r.Event(cm, corev1.EventTypeWarning, "Alike", "failed %d", i)
+		}
+		for range 50 { // more than the object's allowance
+			r.Event(cm, corev1.EventTypeNormal, "Spam", "again")
+		}
+		synctest.Wait()
+		events, err := client.Of[corev1.Event](srv, "default").List(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := map[string]int32{}
+		for _, e := range events {
+			count[e.Reason] += e.Count
+			if e.Reason == "Same" && (e.Count != 5 || e.Message != "it happened" || e.InvolvedObject.Kind != "ConfigMap" || e.Source.Component != "test") {
+				t.Errorf("event %+v, want the same one counted 5 times", e)
+			}
+		}
+		if count["Same"] != 5 || count["Alike"] != 15 || count["Spam"] != 5 || len(events) != 1+10+1+1 {
+			t.Errorf("%d events, counts %v; want 13 events, Same 5, Alike 15, Spam 5", len(events), count)
+		}
+	})
+}
