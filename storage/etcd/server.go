@@ -1,0 +1,171 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
+)
+
+// errDown is what callers get while the member is not serving.
+var errDown = errors.New("etcd: the member is not running")
+
+// Server is an etcd member inside this process. Run may be called again after
+// it failed.
+type Server struct {
+	cfg     func(failed func(string)) *embed.Config
+	running atomic.Pointer[etcdserver.EtcdServer]
+	changed atomic.Pointer[chan struct{}] // closed when running changes
+}
+
+// NewServer checks cfg and returns a member that is not running yet.
+func NewServer(cfg Config) (*Server, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("etcd: configuration: %w", err)
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	log = log.With("room", "etcd")
+	return newServer(func(failed func(string)) *embed.Config { return cfg.embedded(bridge(log, failed)) }), nil
+}
+
+func newServer(cfg func(func(string)) *embed.Config) *Server {
+	s := &Server{cfg: cfg}
+	c := make(chan struct{})
+	s.changed.Store(&c)
+	return s
+}
+
+func (s *Server) set(e *etcdserver.EtcdServer) {
+	s.running.Store(e)
+	c := make(chan struct{})
+	close(*s.changed.Swap(&c))
+}
+
+// closePatience bounds the stopping of a member whose own parts have failed.
+const closePatience = 10 * time.Second
+
+// Run serves until ctx ends or the member fails. The data directory is free
+// again when it returns.
+func (s *Server) Run(ctx context.Context) error {
+	fatal := make(chan string, 16)
+	cfg := s.cfg(func(msg string) {
+		select {
+		case fatal <- msg:
+		default:
+		}
+	})
+	e, err := start(ctx, cfg, fatal)
+	if err != nil {
+		return fmt.Errorf("etcd: start: %w", err)
+	}
+	defer s.close(ctx, e)
+	select {
+	case <-e.Server.ReadyNotify():
+		s.set(e.Server)
+	case msg := <-fatal:
+		return fmt.Errorf("etcd: start: %s", msg)
+	case err := <-e.Err():
+		return fmt.Errorf("etcd: start: %w", err)
+	case <-e.Server.StopNotify():
+		return errors.New("etcd: start: the member stopped")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case msg := <-fatal:
+		return fmt.Errorf("etcd: %s", msg)
+	case err := <-e.Err():
+		return fmt.Errorf("etcd: serve: %w", err)
+	case <-e.Server.StopNotify():
+		return errors.New("etcd: the member stopped, or was removed from its cluster")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start calls embed.StartEtcd where its fatal errors, which end the goroutine,
+// can do no harm.
+func start(ctx context.Context, cfg *embed.Config, fatal <-chan string) (*embed.Etcd, error) {
+	var e *embed.Etcd
+	err := errors.New("ended early")
+	done := make(chan struct{})
+	run.Detach(context.WithoutCancel(ctx), "etcd start", func(context.Context) {
+		defer close(done)
+		e, err = embed.StartEtcd(cfg)
+	})
+	<-done
+	if e == nil {
+		select {
+		case msg := <-fatal:
+			return nil, errors.New(msg)
+		default:
+			return nil, err
+		}
+	}
+	return e, err
+}
+
+func (s *Server) close(ctx context.Context, e *embed.Etcd) {
+	s.set(nil)
+	done := make(chan struct{})
+	run.Detach(context.WithoutCancel(ctx), "etcd close", func(context.Context) {
+		defer close(done)
+		e.Close()
+	})
+	t := clock.NewTimer(closePatience)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		slog.Error("etcd did not stop in time", "patience", closePatience)
+	}
+}
+
+// Ready returns when the member serves reads and writes.
+func (s *Server) Ready(ctx context.Context) error {
+	for {
+		changed := *s.changed.Load()
+		if s.running.Load() != nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("etcd: ready: %w", ctx.Err())
+		}
+	}
+}
+
+// Healthy says whether the member, with its cluster, can serve consistent reads.
+func (s *Server) Healthy(ctx context.Context) error {
+	e := s.running.Load()
+	if e == nil {
+		return errDown
+	}
+	for _, a := range e.Alarms() {
+		return fmt.Errorf("etcd: alarm %s", a.Alarm)
+	}
+	if err := e.LinearizableReadNotify(ctx); err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	return nil
+}
+
+// DBSize is the size of the database file in bytes; 0 while not running.
+func (s *Server) DBSize() int64 {
+	if e := s.running.Load(); e != nil {
+		return e.Backend().Size()
+	}
+	return 0
+}
