@@ -11,6 +11,9 @@ import (
 	"slices"
 
 	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/resource/accessreview"
+	"github.com/sampan-dev/sampan/resource/certificatesigningrequest"
+	"github.com/sampan-dev/sampan/resource/componentstatus"
 	"github.com/sampan-dev/sampan/resource/configmap"
 	"github.com/sampan-dev/sampan/resource/controllerrevision"
 	"github.com/sampan-dev/sampan/resource/cronjob"
@@ -18,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/deployment"
 	"github.com/sampan-dev/sampan/resource/endpoints"
 	"github.com/sampan-dev/sampan/resource/endpointslice"
+	"github.com/sampan-dev/sampan/resource/event"
 	"github.com/sampan-dev/sampan/resource/job"
 	"github.com/sampan-dev/sampan/resource/lease"
 	"github.com/sampan-dev/sampan/resource/limitrange"
@@ -27,6 +31,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/poddisruptionbudget"
 	"github.com/sampan-dev/sampan/resource/podtemplate"
 	"github.com/sampan-dev/sampan/resource/priorityclass"
+	"github.com/sampan-dev/sampan/resource/rbac"
 	"github.com/sampan-dev/sampan/resource/replicaset"
 	"github.com/sampan-dev/sampan/resource/replicationcontroller"
 	"github.com/sampan-dev/sampan/resource/resourcequota"
@@ -35,6 +40,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/service"
 	"github.com/sampan-dev/sampan/resource/serviceaccount"
 	"github.com/sampan-dev/sampan/resource/statefulset"
+	"github.com/sampan-dev/sampan/resource/tokenreview"
 )
 
 // Kinds is every kind, group by group.
@@ -51,11 +57,13 @@ func core() []resource.Kind {
 		replicationcontroller.Kind(),
 		service.Kind(),
 		endpoints.Kind(),
+		event.Kind(),
 		configmap.Kind(),
 		secret.Kind(),
 		serviceaccount.Kind(),
 		limitrange.Kind(),
 		resourcequota.Kind(),
+		componentstatus.Kind(),
 	}
 }
 
@@ -78,9 +86,15 @@ func batch() []resource.Kind {
 
 // access is who may do what, and who leads.
 func access() []resource.Kind {
-	return []resource.Kind{
-		lease.Kind(),
-	}
+	return slices.Concat(
+		rbac.Kinds(),
+		tokenreview.Kinds(),
+		accessreview.Kinds(),
+		[]resource.Kind{
+			certificatesigningrequest.Kind(),
+			lease.Kind(),
+		},
+	)
 }
 
 func others() []resource.Kind {

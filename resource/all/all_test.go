@@ -8,6 +8,7 @@ import (
 	"time"
 
 	discoveryv1beta1 "k8s.io/api/discovery/v1beta1"
+	rbacv1alpha1 "k8s.io/api/rbac/v1alpha1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -88,6 +89,13 @@ func filled(obj api.Object) api.Object {
 	// The two places of a host's name always agree.
 	if slice, ok := obj.(*discoveryv1beta1.EndpointSlice); ok {
 		slice.Endpoints[0].Topology["kubernetes.io/hostname"] = *slice.Endpoints[0].NodeName
+	}
+	// The kind of a subject says its group.
+	switch b := obj.(type) {
+	case *rbacv1alpha1.RoleBinding:
+		b.Subjects[0].Kind, b.Subjects[0].APIVersion = "User", rbacv1alpha1.SchemeGroupVersion.String()
+	case *rbacv1alpha1.ClusterRoleBinding:
+		b.Subjects[0].Kind, b.Subjects[0].APIVersion = "ServiceAccount", "v1"
 	}
 	return obj
 }

@@ -3,6 +3,7 @@ package rbac
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	rbacv1alpha1 "k8s.io/api/rbac/v1alpha1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/resource"
@@ -29,13 +30,14 @@ func alphaSubjects(v resource.Version) resource.Version {
 		}
 		from, to := alphaOf(src), subjectsOf(out)
 		for i := range to {
+			if gv, err := schema.ParseGroupVersion(from[i].APIVersion); err == nil {
+				to[i].APIGroup = gv.Group
+			}
 			switch s := &to[i]; {
 			case s.Kind == rbacv1.UserKind && s.Name == "*":
 				s.Kind, s.APIGroup, s.Name = rbacv1.GroupKind, rbacv1.GroupName, "system:authenticated"
 			case s.Kind == rbacv1.UserKind || s.Kind == rbacv1.GroupKind:
 				s.APIGroup = rbacv1.GroupName
-			case from[i].Kind == rbacv1.ServiceAccountKind:
-				s.APIGroup = ""
 			}
 		}
 		return out, nil
@@ -52,6 +54,8 @@ func alphaSubjects(v resource.Version) resource.Version {
 				to[i].APIVersion = "v1"
 			case rbacv1.UserKind, rbacv1.GroupKind:
 				to[i].APIVersion = rbacv1alpha1.SchemeGroupVersion.String()
+			default:
+				to[i].APIVersion = schema.GroupVersion{Group: s.APIGroup}.String()
 			}
 		}
 		return out, nil
