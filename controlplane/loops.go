@@ -1,0 +1,107 @@
+package controlplane
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/controller/clusterrole"
+	"github.com/sampan-dev/sampan/controller/deployment"
+	"github.com/sampan-dev/sampan/controller/disruption"
+	"github.com/sampan-dev/sampan/controller/endpoints"
+	"github.com/sampan-dev/sampan/controller/endpointslice"
+	"github.com/sampan-dev/sampan/controller/namespace"
+	"github.com/sampan-dev/sampan/controller/nodeipam"
+	"github.com/sampan-dev/sampan/controller/replicaset"
+	"github.com/sampan-dev/sampan/controller/resourcequota"
+	"github.com/sampan-dev/sampan/controller/rootca"
+	"github.com/sampan-dev/sampan/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/kit/pki"
+)
+
+// Secrets are what some loops are entrusted with.
+type Secrets struct {
+	RootCA []byte    // PEM, published in every namespace; nil publishes nothing
+	Signer *pki.Pair // signs certificate requests; nil signs nothing
+}
+
+// LoadSecrets reads the files that a configuration names.
+func LoadSecrets(cfg controller.Config) (Secrets, error) {
+	var s Secrets
+	var err error
+	if cfg.RootCAFile != "" {
+		if s.RootCA, err = os.ReadFile(cfg.RootCAFile); err != nil {
+			return s, fmt.Errorf("--root-ca-file: %w", err)
+		}
+	}
+	if cfg.ClusterSigningCert != "" {
+		if s.Signer, err = pki.LoadFiles(cfg.ClusterSigningCert, cfg.ClusterSigningKey); err != nil {
+			return s, fmt.Errorf("--cluster-signing-cert-file: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// loop is one control loop: its name as kube-controller-manager's --controllers
+// spells it, and how it is made. A nil controller means that the configuration
+// leaves it nothing to do.
+type loop struct {
+	name string
+	off  bool // does not run unless named
+	make func(d controller.Deps, cfg controller.Config, s Secrets) (controller.Controller, error)
+}
+
+// plain is a loop that needs nothing but its dependencies.
+func plain(name string, mk func(controller.Deps) controller.Controller) loop {
+	return loop{name: name, make: func(d controller.Deps, _ controller.Config, _ Secrets) (controller.Controller, error) {
+		return mk(d), nil
+	}}
+}
+
+// loops are all control loops.
+var loops = []loop{
+	plain("serviceaccount-controller", serviceaccount.New),
+	{name: "root-ca-certificate-publisher-controller", make: func(d controller.Deps, _ controller.Config, s Secrets) (controller.Controller, error) {
+		if s.RootCA == nil {
+			return nil, nil
+		}
+		return rootca.New(d, s.RootCA), nil
+	}},
+	{name: "node-ipam-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
+		if !cfg.AllocateNodeCIDRs {
+			return nil, nil
+		}
+		return nodeipam.New(d, nodeipam.Config{ClusterCIDRs: prefixes(cfg.ClusterCIDR), MaskIPv4: cfg.NodeMaskIPv4, MaskIPv6: cfg.NodeMaskIPv6})
+	}},
+	plain("deployment-controller", deployment.New),
+	plain("replicaset-controller", replicaset.New),
+	plain("endpoints-controller", endpoints.New),
+	plain("endpointslice-controller", endpointslice.New),
+	plain("namespace-controller", namespace.New),
+	plain("disruption-controller", disruption.New),
+	plain("resourcequota-controller", resourcequota.New),
+	plain("clusterrole-aggregation-controller", clusterrole.New),
+}
+
+// LoopNames are the names that --controllers knows.
+func LoopNames() []string {
+	names := make([]string, len(loops))
+	for i, l := range loops {
+		names[i] = l.name
+	}
+	return names
+}
+
+// prefixes reads ranges joined by commas; bad ones are left out, for the flag
+// was checked.
+func prefixes(s string) []netip.Prefix {
+	var out []netip.Prefix
+	for p := range strings.SplitSeq(s, ",") {
+		if prefix, err := netip.ParsePrefix(strings.TrimSpace(p)); err == nil {
+			out = append(out, prefix)
+		}
+	}
+	return out
+}
