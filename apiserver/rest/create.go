@@ -147,6 +147,7 @@ func (e *Engine) readyCreate(ctx context.Context, o *Op, obj api.Object, a *requ
 	}
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, !o.Served.Info.ClusterScoped, o.Kind.ValidateName, field.NewPath("metadata"))
 	errs = append(errs, o.Kind.Validate(obj, nil)...)
+	errs = append(errs, o.Kind.ValidateAs(o.request(ctx, a.DryRun), obj, nil)...)
 	if len(errs) > 0 {
 		return nothing, apierrors.NewInvalid(o.Served.Info.GroupVersionKind.GroupKind(), obj.GetName(), errs)
 	}

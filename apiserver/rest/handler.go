@@ -35,8 +35,12 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if s.Version != nil && s.Version.Warning != "" {
-		request.Warn(r.Context(), s.Version.Warning)
+	warning := s.Info.Warning
+	if s.Version != nil {
+		warning = s.Version.Warning
+	}
+	if warning != "" {
+		request.Warn(r.Context(), warning)
 	}
 	x := &exchange{e: e, w: w, r: r, ctx: r.Context(), op: &Op{Served: s, Info: i, Agent: r.UserAgent()}}
 	if ans, ok := negotiate(r, true); ok {
