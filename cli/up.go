@@ -68,11 +68,9 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range ms {
-		err := p.step(ctx, "start node "+m.Spec.Name, func(ctx context.Context) error { return ensureRunning(ctx, m) })
-		if err != nil {
-			return err
-		}
+	err = p.step(ctx, "start node "+ms[0].Spec.Name, func(ctx context.Context) error { return ensureRunning(ctx, ms[0], nil) })
+	if err != nil {
+		return err
 	}
 	var c client.Interface
 	err = p.step(ctx, "wait for the API server", func(ctx context.Context) (err error) {
@@ -81,6 +79,12 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 	})
 	if err != nil {
 		return explain(ms[0], err)
+	}
+	for _, m := range ms[1:] { // they need the authority that the first one made
+		err := p.step(ctx, "start node "+m.Spec.Name, func(ctx context.Context) error { return ensureRunning(ctx, m, ms[0]) })
+		if err != nil {
+			return err
+		}
 	}
 	if o.wait > 0 {
 		err := p.step(ctx, fmt.Sprintf("wait for %d node(s) to be Ready", len(ms)), func(ctx context.Context) error {
@@ -138,10 +142,13 @@ func serverArgs(spec machine.Spec, i int, token string) []string {
 		args = append(args, "--capacity-memory="+strconv.FormatInt(spec.Capacity.Memory, 10))
 	}
 	if i > 1 {
-		return append(args, "--join=https://"+nodeAddress(1).Addr().String()+":"+strconv.Itoa(apiPort))
+		return append(args, "--join=https://"+nodeAddress(1).Addr().String()+":"+strconv.Itoa(apiPort), "--certificate-authority="+caMount)
 	}
 	return append(args, "--tls-san=127.0.0.1", "--tls-san=localhost")
 }
+
+// caMount is where a joining machine sees the cluster's authority.
+const caMount = "/run/sampan/ca.crt"
 
 // imagesMount is where a machine sees the image archives of this computer.
 const imagesMount = "/run/sampan/images"
@@ -177,7 +184,9 @@ func clusterToken(name string) (string, error) {
 	return token, os.WriteFile(path, []byte(token), 0o600)
 }
 
-func ensureRunning(ctx context.Context, m *machine.Machine) error {
+// ensureRunning starts a machine unless it runs. first is the control plane that
+// it joins, nil for that one itself.
+func ensureRunning(ctx context.Context, m, first *machine.Machine) error {
 	st, err := m.State()
 	if err != nil || st.Running {
 		return err
@@ -186,6 +195,9 @@ func ensureRunning(ctx context.Context, m *machine.Machine) error {
 		return err
 	}
 	m.Spec.Binds = []machine.Bind{{Source: imagesDir(), Target: imagesMount, ReadOnly: true}}
+	if first != nil {
+		m.Spec.Binds = append(m.Spec.Binds, machine.Bind{Source: inside(first, "/var/lib/sampan/pki/ca.crt"), Target: caMount, ReadOnly: true})
+	}
 	return m.Start(ctx)
 }
 

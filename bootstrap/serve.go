@@ -1,0 +1,188 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/controlplane"
+	"github.com/sampan-dev/sampan/kit/pki"
+	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/kubelet"
+	kubeletconfig "github.com/sampan-dev/sampan/kubelet/config"
+	"github.com/sampan-dev/sampan/kubelet/server"
+	"github.com/sampan-dev/sampan/node"
+	"github.com/sampan-dev/sampan/storage/etcd"
+)
+
+// Serve runs one server until ctx ends: a control plane with its node, or a
+// node alone.
+func Serve(ctx context.Context, c Config, log *slog.Logger) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	s := &session{Config: c, log: log, metrics: prometheus.NewRegistry()}
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if c.Join != "" {
+		return s.join(ctx)
+	}
+	return s.serve(ctx)
+}
+
+// session is one run of a server.
+type session struct {
+	Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	pki     *PKI
+}
+
+func (s *session) serve(ctx context.Context) error {
+	if err := s.certificates(); err != nil {
+		return err
+	}
+	cp, err := controlplane.New(s.controlPlane(), controlplane.Deps{Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	g := run.New(ctx)
+	g.Go("control plane", cp.Run)
+	g.Go("objects", func(ctx context.Context) error { return s.objects(ctx, cp) })
+	if !s.NoNode {
+		g.Go("node", func(ctx context.Context) error {
+			if err := cp.Serving(ctx); err != nil {
+				return err
+			}
+			return s.node(ctx, cp.Client("system:node:"+s.NodeName, "system:nodes"), s.path("pki", "ca.crt"))
+		})
+	}
+	return g.Wait()
+}
+
+// certificates makes the PKI and the administrator's kubeconfig.
+func (s *session) certificates() error {
+	hosts := append([]string{
+		s.NodeName, s.NodeIP.String(), "localhost", "127.0.0.1", firstOf(s.ServiceCIDR).String(),
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.ClusterDomain,
+	}, s.TLSSANs...)
+	var err error
+	if s.pki, err = EnsurePKI(s.path("pki"), hosts); err != nil {
+		return err
+	}
+	return s.pki.EnsureAdmin(s.path("admin.conf"), "https://"+net.JoinHostPort(s.NodeIP.String(), strconv.Itoa(s.Port)))
+}
+
+// firstOf is the first usable address of a range: the API's own service's.
+func firstOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+func (s *session) controlPlane() controlplane.Config {
+	c := controlplane.Config{
+		BindAddress: s.BindAddress, Port: s.Port, Advertise: s.NodeIP, Host: s.NodeName,
+		ServiceCIDRs: []netip.Prefix{s.ServiceCIDR}, ClusterCIDR: s.ClusterCIDR, ClusterDomain: s.ClusterDomain,
+		ClientCA: s.pki.CA, FrontProxyCA: s.pki.FrontProxyCA, AccountKey: s.pki.ServiceAccountSigner,
+		Kubelet: keyPair(s.pki.KubeletClient), Anonymous: true, EnableAdmission: []string{"NodeRestriction"},
+		Alone: len(s.EtcdServers) == 0,
+	}
+	c.Serving = func() (*tls.Certificate, error) {
+		cert := keyPair(s.pki.APIServer)
+		return &cert, nil
+	}
+	if len(s.EtcdServers) > 0 {
+		c.EtcdServers, c.EtcdTLS = s.EtcdServers, etcd.TLS{Cert: s.EtcdCertFile, Key: s.EtcdKeyFile, CA: s.EtcdCAFile}
+	} else {
+		c.Etcd = &etcd.Config{Name: s.NodeName, DataDir: s.path("etcd"), Log: s.log}
+	}
+	return c
+}
+
+func keyPair(p *pki.Pair) tls.Certificate {
+	return tls.Certificate{Certificate: [][]byte{p.Cert.Raw}, PrivateKey: p.Key, Leaf: p.Cert}
+}
+
+// objects makes what a cluster has beyond the control plane's own.
+func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane) error {
+	if err := cp.Ready(ctx); err != nil {
+		return err
+	}
+	c := cp.Client("kubernetes-admin", "system:masters")
+	if err := joinObjects(ctx, c, s.Token); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return Addons{
+		ClusterDomain: s.ClusterDomain, ClusterDNS: s.ClusterDNS.String(), Replicas: 1,
+		Image: "registry.k8s.io/coredns/coredns:v1.15.0",
+	}.Apply(ctx, c)
+}
+
+// join gets this node a certificate and runs it.
+func (s *session) join(ctx context.Context) error {
+	dir := s.path("kubelet-pki")
+	if err := ensureNodeCert(ctx, s.Config, dir); err != nil {
+		return err
+	}
+	c, err := client.New(client.Config{Servers: []string{s.Join}, CAFile: s.CAFile,
+		CertFile: filepath.Join(dir, "kubelet-client.crt"), KeyFile: filepath.Join(dir, "kubelet-client.key"), UserAgent: "kubelet"})
+	if err != nil {
+		return err
+	}
+	return s.node(ctx, c, s.CAFile)
+}
+
+// node runs this machine's node.
+func (s *session) node(ctx context.Context, c client.Interface, caFile string) error {
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cfg := node.Common{
+		Name: s.NodeName, IP: s.NodeIP, ClusterCIDR: s.ClusterCIDR, ServiceCIDR: s.ServiceCIDR,
+		ClusterDNS: s.ClusterDNS.String(), ClusterDomain: s.ClusterDomain, Version: api.Version().GitVersion,
+	}.Config()
+	cfg.Binary, cfg.Endpoint, cfg.Images = binary, s.Endpoint, s.ImportImages
+	if len(s.ImportImages) > 0 {
+		cfg.Registry, cfg.RegistryDir = s.Registry, s.path("registry")
+	}
+	k := &cfg.Kubelet
+	k.Cgroups, k.OOMAdjust = true, !cfg.Runtime.RestrictOOMScoreAdj
+	k.Capacity = s.capacity()
+	if s.Join == "" {
+		k.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
+	}
+	component := kubeletconfig.Default()
+	k.Component = &component
+	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
+	mirrors := client.NewMirrors(c)
+	n, err := node.New(cfg, node.Deps{Client: c, Mirrors: mirrors, Log: s.log, Metrics: s.metrics})
+	if err != nil {
+		return err
+	}
+	g := run.New(ctx)
+	g.Go("mirrors", mirrors.Run)
+	g.Go("node", n.Run)
+	return g.Wait()
+}
+
+// capacity is what the node claims to have, where the user says it.
+func (s *session) capacity() corev1.ResourceList {
+	out := corev1.ResourceList{}
+	if s.CapacityCPU > 0 {
+		out[corev1.ResourceCPU] = *resource.NewQuantity(int64(s.CapacityCPU), resource.DecimalSI)
+	}
+	if s.CapacityMemory > 0 {
+		out[corev1.ResourceMemory] = *resource.NewQuantity(s.CapacityMemory, resource.BinarySI)
+	}
+	return out
+}

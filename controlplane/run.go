@@ -1,0 +1,206 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sampan-dev/sampan/apiserver"
+	"github.com/sampan-dev/sampan/apiserver/authz"
+	"github.com/sampan-dev/sampan/apiserver/local"
+	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/apiserver/virtual"
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/scheduler"
+	"github.com/sampan-dev/sampan/storage"
+	"github.com/sampan-dev/sampan/storage/etcd"
+)
+
+// Deps are what a control plane needs from its surroundings.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// ControlPlane is one control plane in one process.
+type ControlPlane struct {
+	cfg  Config
+	deps Deps
+
+	etcd  *etcd.Server // nil with an external one
+	store interface {
+		storage.Store
+		Healthy(ctx context.Context) error
+	}
+	gate    *gate
+	server  *apiserver.Server
+	serving chan struct{} // closed when the API answers in process
+}
+
+// New checks cfg and starts nothing.
+func New(cfg Config, deps Deps) (*ControlPlane, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	c := &ControlPlane{cfg: cfg, deps: deps, serving: make(chan struct{})}
+	if cfg.Etcd == nil {
+		remote, err := etcd.NewRemote(cfg.EtcdServers, cfg.EtcdTLS)
+		c.store = remote
+		return c, err
+	}
+	var err error
+	if c.etcd, err = etcd.NewServer(*cfg.Etcd); err != nil {
+		return nil, err
+	}
+	c.store = etcd.NewLocal(c.etcd)
+	return c, nil
+}
+
+// Serving waits until the API answers in process.
+func (c *ControlPlane) Serving(ctx context.Context) error {
+	select {
+	case <-c.serving:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Client is the API as a user sees it, as function calls. Serving must have returned.
+func (c *ControlPlane) Client(user string, groups ...string) client.Interface {
+	u := &request.User{Name: user, Groups: append(groups, request.Authenticated)}
+	if rest, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
+		namespace, _, _ := strings.Cut(rest, ":")
+		u.Groups = append(u.Groups, request.ServiceAccounts, request.ServiceAccounts+":"+namespace)
+	}
+	agent := user[strings.LastIndexByte(user, ':')+1:]
+	return local.New(c.gate.engine.Calls(), c.gate.authz, c.server, u, agent)
+}
+
+var errEtcdEnded = errors.New("etcd ended")
+
+// Run serves until ctx ends.
+func (c *ControlPlane) Run(ctx context.Context) error {
+	g := run.New(ctx)
+	if c.etcd != nil {
+		g.Go("etcd", c.etcd.Run)
+		if err := c.etcd.Ready(ctx); err != nil {
+			g.Stop()
+			return errors.Join(errEtcdEnded, err, g.Wait())
+		}
+	}
+	if err := c.start(g); err != nil {
+		g.Stop()
+		return errors.Join(err, g.Wait())
+	}
+	return g.Wait()
+}
+
+// start puts the parts together over a store that answers, and runs them in g.
+func (c *ControlPlane) start(g *run.Group) error {
+	ctx := g.Context()
+	store, err := c.cached(g)
+	if err != nil {
+		return err
+	}
+	if c.gate, err = newGate(ctx, &c.cfg, store, c.checks(), func(w string) { c.deps.Log.Warn(w) }); err != nil {
+		return err
+	}
+	if c.server, err = c.newServer(store); err != nil {
+		return err
+	}
+	privileged := request.WithUser(ctx, &request.User{Name: request.LoopbackUser, Groups: []string{request.Masters, request.Authenticated}})
+	if err := c.gate.ledger.Start(privileged); err != nil {
+		return err
+	}
+	if err := c.gate.rbac.Fill(privileged); err != nil {
+		return err
+	}
+	as := func(task func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			return task(request.WithUser(ctx, request.UserFrom(privileged)))
+		}
+	}
+	g.Go("rbac", as(c.gate.rbac.Run))
+	g.Go("node authorizer", as(c.gate.node.Run))
+	g.Go("service addresses", as(c.gate.ledger.Run))
+	g.Go("api server", c.server.Run)
+	close(c.serving)
+	c.actors(g)
+	return nil
+}
+
+// actors runs the scheduler and the controllers.
+func (c *ControlPlane) actors(g *run.Group) {
+	a := &Actors{
+		As:  func(user string) client.Interface { return c.Client(user) },
+		Log: c.deps.Log, Metrics: c.deps.Metrics, Host: c.cfg.Host,
+	}
+	election := func(name string) client.ElectionConfig {
+		return client.ElectionConfig{Disabled: c.cfg.Alone, Name: name, Identity: c.cfg.Host}
+	}
+	if c.cfg.Alone { // never loses its lead: one set of mirrors for all
+		a.Mirrors = client.NewMirrors(c.Client(ControllerManagerUser, request.Masters))
+		g.Go("mirrors", a.Mirrors.Run)
+	}
+	g.Go("scheduler", func(ctx context.Context) error {
+		if err := c.Ready(ctx); err != nil {
+			return err
+		}
+		cfg := scheduler.Config{Election: election("kube-scheduler")}
+		if err := cfg.Check(); err != nil {
+			return err
+		}
+		return a.RunScheduler(ctx, cfg)
+	})
+	g.Go("controllers", func(ctx context.Context) error {
+		if err := c.Ready(ctx); err != nil {
+			return err
+		}
+		cfg := controller.Config{
+			AllocateNodeCIDRs: true, ClusterCIDR: c.cfg.ClusterCIDR.String(), ServiceCIDR: join(c.cfg.ServiceCIDRs),
+			Election: election("kube-controller-manager"), OwnAccounts: true,
+		}
+		if err := cfg.Check(); err != nil {
+			return err
+		}
+		return a.RunControllers(ctx, cfg, Secrets{RootCA: c.cfg.ClientCA.CertPEM(), Signer: c.cfg.ClientCA})
+	})
+}
+
+func join(ps []netip.Prefix) string {
+	var s []string
+	for _, p := range ps {
+		s = append(s, p.String())
+	}
+	return strings.Join(s, ",")
+}
+
+// checks are what kubectl get componentstatuses shows.
+func (c *ControlPlane) checks() []virtual.Check {
+	ok := func(ctx context.Context) (string, error) { return "ok", c.Serving(ctx) }
+	return []virtual.Check{
+		{Name: "scheduler", Fn: ok}, {Name: "controller-manager", Fn: ok},
+		{Name: "etcd-0", Fn: func(ctx context.Context) (string, error) {
+			if err := c.store.Healthy(ctx); err != nil {
+				return "", fmt.Errorf("etcd: %w", err)
+			}
+			return "ok", nil
+		}},
+	}
+}
+
+// hooks are what must be in a cluster before it is ready.
+func (c *ControlPlane) hooks() []request.Hook {
+	return []request.Hook{
+		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error { return authz.Bootstrap(ctx, b) }},
+		{Name: "scheduling/bootstrap-system-priority-classes", Fn: systemPriorities},
+	}
+}
