@@ -44,7 +44,7 @@ func (h host) Healthy(context.Context) error { return nil }
 func (h host) find(namespace, name string) (*worker, *corev1.Pod, *corev1.PodStatus) {
 	for _, w := range h.k.workers() {
 		pod, st := w.view()
-		if pod.Namespace == namespace && pod.Name == name && !w.unknown {
+		if pod.Namespace == namespace && pod.Name == name {
 			return w, pod, st
 		}
 	}

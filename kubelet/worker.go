@@ -347,9 +347,9 @@ func (k *Kubelet) report(ctx context.Context, uid types.UID) error {
 		return nil
 	}
 	w.mu.Lock()
-	pod, st, over, gone := w.pod, w.status, w.over, w.gone
+	pod, st, over, gone, unknown := w.pod, w.status, w.over, w.gone, w.unknown
 	w.mu.Unlock()
-	if w.unknown || st == nil && !(over && pod.DeletionTimestamp != nil) {
+	if unknown || st == nil && !(over && pod.DeletionTimestamp != nil) {
 		return nil
 	}
 	if w.static {

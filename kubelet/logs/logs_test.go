@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,10 +70,11 @@ func TestAFollowerLosesNothingOverARotation(t *testing.T) {
 		}
 		add(path, entry(1, "stdout", "F", "a"))
 		var out bytes.Buffer
-		alive := true
+		var alive atomic.Bool
+		alive.Store(true)
 		done := make(chan error)
 		go func() {
-			done <- Read(context.Background(), path, &corev1.PodLogOptions{Follow: true}, func() bool { return alive }, &out, &out)
+			done <- Read(context.Background(), path, &corev1.PodLogOptions{Follow: true}, alive.Load, &out, &out)
 		}()
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -83,7 +85,7 @@ func TestAFollowerLosesNothingOverARotation(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		alive = false
+		alive.Store(false)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}

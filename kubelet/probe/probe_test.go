@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,8 +24,22 @@ import (
 // script answers by the probe's command.
 type script map[string]Result
 
-func (s script) Ask(_ context.Context, _ *Target, p *corev1.Probe) (Result, string) {
-	return s[p.Exec.Command[0]], "said so"
+// player answers from a script that a test goes on writing.
+type player struct {
+	mu  sync.Mutex
+	now script
+}
+
+func (p *player) Ask(_ context.Context, _ *Target, pr *corev1.Probe) (Result, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now[pr.Exec.Command[0]], "said so"
+}
+
+func (p *player) set(s script) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(p.now, s)
 }
 
 func probeOf(name string) *corev1.Probe {
@@ -67,18 +83,14 @@ func TestVerdicts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := script{}
+				s := &player{now: script{}}
 				m := New(Deps{Ask: s, Log: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}, Event: func(*Target, string, string, string) {}})
 				ctx, cancel := context.WithCancel(t.Context())
-				for k, v := range tt.steps[0].set {
-					s[k] = v
-				}
+				s.set(tt.steps[0].set)
 				m.Watch(ctx, Target{Pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}, Container: &tt.c, ID: "id", Started: time.Now()}, false, false)
 				for i, st := range tt.steps {
 					synctest.Wait()
-					for k, v := range st.set {
-						s[k] = v
-					}
+					s.set(st.set)
 					time.Sleep(st.wait)
 					synctest.Wait()
 					if got, _ := m.Verdict("id"); got != st.want {
@@ -95,7 +107,7 @@ func TestVerdicts(t *testing.T) {
 func TestFailuresAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
-		m := New(Deps{Ask: script{"live": Failure}, Log: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}, Event: func(_ *Target, kind, reason, msg string) {
+		m := New(Deps{Ask: &player{now: script{"live": Failure}}, Log: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}, Event: func(_ *Target, kind, reason, msg string) {
 			told = append(told, fmt.Sprint(kind, " ", reason, " ", msg))
 		}})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -149,7 +149,8 @@ func (in *Input) container(c *corev1.Container, init bool) corev1.ContainerStatu
 	case cs.Running():
 		st.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: cs.Started}}
 		st.Started = ptr(in.Started[cs.ID])
-		st.Ready = in.Ready[cs.ID]
+		// An ordinary init container is ready by ending well, not by running.
+		st.Ready = in.Ready[cs.ID] && (!init || sidecarIn(in.Pod, c.Name))
 		if u := cs.User.GetLinux(); u != nil {
 			st.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
 		}
