@@ -138,7 +138,8 @@ func (e *Engine) readyCreate(ctx context.Context, o *Op, obj api.Object, a *requ
 	obj.SetCreationTimestamp(now)
 	obj.SetUID(newUID())
 	obj.SetSelfLink("")
-	o.Kind.Prepare(o.request(ctx, a.DryRun), obj, nil)
+	rq := o.request(ctx, a.DryRun)
+	o.Kind.Prepare(rq, obj, nil)
 	if _, known := o.Kind.SpecChanged(obj, obj); known {
 		obj.SetGeneration(1)
 	}
@@ -147,6 +148,7 @@ func (e *Engine) readyCreate(ctx context.Context, o *Op, obj api.Object, a *requ
 	}
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, !o.Served.Info.ClusterScoped, o.Kind.ValidateName, field.NewPath("metadata"))
 	errs = append(errs, o.Kind.Validate(obj, nil)...)
+	errs = append(errs, o.Kind.ValidateAs(rq, obj, nil)...)
 	errs = append(errs, o.Kind.ValidateAs(o.request(ctx, a.DryRun), obj, nil)...)
 	if len(errs) > 0 {
 		return nothing, apierrors.NewInvalid(o.Served.Info.GroupVersionKind.GroupKind(), obj.GetName(), errs)

@@ -62,6 +62,8 @@ type view struct {
 	byGVR map[schema.GroupVersionResource]*Served
 	byGR  map[schema.GroupResource]*Served // as stored
 	kinds []resource.Kind
+
+	groups map[string]bool
 }
 
 // NewRegistry returns a registry of kinds.
@@ -78,11 +80,12 @@ func (r *Registry) Set(kinds []resource.Kind) {
 	v := &view{
 		byGVR: map[schema.GroupVersionResource]*Served{},
 		byGR:  map[schema.GroupResource]*Served{},
-		kinds: slices.Clone(kinds),
+		kinds: slices.Clone(kinds), groups: map[string]bool{},
 	}
 	for _, k := range kinds {
 		for _, s := range serve(k) {
 			v.byGVR[s.GVR()] = s
+			v.groups[s.GVK.Group] = true
 			if s.Version == nil {
 				v.byGR[s.GR()] = s
 			}
@@ -138,3 +141,6 @@ func (r *Registry) Kinds() []resource.Kind { return r.view.Load().kinds }
 func (r *Registry) All() []*Served {
 	return slices.Collect(maps.Values(r.view.Load().byGVR))
 }
+
+// HasGroup says whether anything of a group is served.
+func (r *Registry) HasGroup(group string) bool { return r.view.Load().groups[group] }

@@ -273,6 +273,7 @@ func (e *Engine) readyUpdate(ctx context.Context, o *Op, c *change, next, cur ap
 	} else {
 		errs = append(errs, o.Kind.Validate(next, cur)...)
 		errs = append(errs, o.Kind.ValidateAs(rq, next, cur)...)
+		errs = append(errs, o.Kind.ValidateAs(rq, next, cur)...)
 		warnings = o.Kind.Warnings(next, cur)
 	}
 	if len(errs) > 0 {

@@ -1,0 +1,125 @@
+package apiserver
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sampan-dev/sampan/apiserver/health"
+	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/storage"
+)
+
+// Config says how the API is served.
+type Config struct {
+	// Listen is the address to listen on when Listener is nil: ":6443".
+	Listen string
+	// Listener, when set, is served instead; it must not speak TLS itself.
+	Listener net.Listener
+	// Certificate returns what the server shows; nil serves without TLS, which is
+	// for tests and loopback only.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ClientCAs returns the authorities named to clients when asked for a
+	// certificate; who is accepted is authentication's affair. May be nil.
+	ClientCAs func() *x509.CertPool
+	// CipherSuites and MinVersion limit TLS; zero is Go's choice and TLS 1.2.
+	CipherSuites []uint16
+	MinVersion   uint16
+
+	// Advertise is where clients inside the cluster reach this server.
+	Advertise     net.IP
+	AdvertisePort int
+	// ServiceIP is the cluster address of default/kubernetes, the first of the
+	// service range; nil keeps no such service.
+	ServiceIP net.IP
+	// ServicePort is the service's port, 443 when 0.
+	ServicePort int
+	// Identity tells several servers of a cluster apart; the advertised address when "".
+	Identity string
+
+	// MaxReads and MaxWrites bound the requests served at once, long ones not
+	// counted: 400 and 200 when 0, as upstream; below 0 is without bound.
+	MaxReads, MaxWrites int
+	// Timeout bounds a request; 60 s when 0.
+	Timeout time.Duration
+	// Anonymous lets requests without credentials in, as system:anonymous.
+	Anonymous bool
+	// Profiling serves /debug/pprof.
+	Profiling bool
+	// PostStart is done once the server serves.
+	PostStart []request.Hook
+	// ShutdownDelay keeps serving, unready, after the end was asked for.
+	ShutdownDelay time.Duration
+}
+
+// Deps are what a server is made of. All but Store and Kinds may be nil.
+type Deps struct {
+	Store   storage.Store
+	Kinds   []resource.Kind
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+	// Fields keeps managedFields; nil keeps none.
+	Fields rest.Fields
+	// OpenAPI serves /openapi/; made from the registry, which may change.
+	OpenAPI func(*rest.Registry) http.Handler
+}
+
+// Plugs are the filters and side doors. They often need the server's Backend,
+// so they come after New; see Plug.
+type Plugs struct {
+	Authn       []request.Authenticator
+	Authz       request.Authorizer // nil allows everything
+	Impersonate func(r *http.Request, u *request.User, authz request.Authorizer) (*request.User, error)
+	Admission   []request.Plugin
+	Begin       func() rest.Transaction
+	Connectors  map[string]request.Connector
+	Posters     map[string]request.Poster
+	Virtuals    map[string]request.Virtual
+	// Paths are further handlers by path: "/openid/v1/jwks".
+	Paths map[string]http.Handler
+	// Fallback serves resource requests of groups that the registry has not:
+	// aggregated servers. It says whether it did.
+	Fallback func(w http.ResponseWriter, r *http.Request) bool
+	// Ready are further conditions of readiness.
+	Ready []health.Check
+}
+
+// Check fills in defaults and refuses what cannot work.
+func (c *Config) Check() error {
+	if c.Listen == "" && c.Listener == nil {
+		c.Listen = ":6443"
+	}
+	if c.MaxReads == 0 {
+		c.MaxReads = 400
+	}
+	if c.MaxWrites == 0 {
+		c.MaxWrites = 200
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 60 * time.Second
+	}
+	if c.Timeout < 0 {
+		return errors.New("request-timeout must not be negative")
+	}
+	if c.ServicePort == 0 {
+		c.ServicePort = 443
+	}
+	if c.AdvertisePort == 0 {
+		c.AdvertisePort = 6443
+	}
+	if c.Identity == "" {
+		c.Identity = c.Advertise.String()
+	}
+	if c.MinVersion == 0 {
+		c.MinVersion = tls.VersionTLS12
+	}
+	return nil
+}
