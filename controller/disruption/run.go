@@ -34,7 +34,7 @@ type loop struct {
 // New returns the disruption loop.
 func New(d controller.Deps) controller.Controller {
 	l := &loop{}
-	l.Loop = controller.NewLoop(d, "disruption", 2, l.reconcile).As(d, "disruption-controller")
+	l.Loop = controller.NewLoop(d, "disruption", 2, l.reconcile)
 	l.budgets = controller.Input(l.Loop, controller.Self[policyv1.PodDisruptionBudget])
 	l.pods = controller.Input(l.Loop, l.ofPod)
 	l.sets = controller.Input[appsv1.ReplicaSet](l.Loop, nil)
