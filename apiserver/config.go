@@ -14,8 +14,6 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/health"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
-	"github.com/sampan-dev/sampan/resource"
-	"github.com/sampan-dev/sampan/storage"
 )
 
 // Config says how the API is served.
@@ -60,36 +58,26 @@ type Config struct {
 	ShutdownDelay time.Duration
 }
 
-// Deps are what a server is made of. All but Store and Kinds may be nil.
+// Deps are what a server is made of. All but Engine may be nil.
 type Deps struct {
-	Store   storage.Store
-	Kinds   []resource.Kind
-	Log     *slog.Logger
-	Metrics *prometheus.Registry
-	// Fields keeps managedFields; nil keeps none.
-	Fields rest.Fields
-	// OpenAPI serves /openapi/; made from the registry, which may change.
-	OpenAPI func(*rest.Registry) http.Handler
-}
-
-// Plugs are the filters and side doors. They often need the server's Backend,
-// so they come after New; see Plug.
-type Plugs struct {
-	Authn       []request.Authenticator
-	Authz       request.Authorizer // nil allows everything
+	// Engine does the verbs; its own parts (admission, authorizer, connectors …)
+	// are set on it before.
+	Engine *rest.Engine
+	// Authn are asked in order; none at all lets everybody in as system:anonymous.
+	Authn []request.Authenticator
+	// Impersonate returns whom a request acts as; nil ignores its headers.
 	Impersonate func(r *http.Request, u *request.User, authz request.Authorizer) (*request.User, error)
-	Admission   []request.Plugin
-	Begin       func() rest.Transaction
-	Connectors  map[string]request.Connector
-	Posters     map[string]request.Poster
-	Virtuals    map[string]request.Virtual
+	// OpenAPI serves what is below /openapi/.
+	OpenAPI http.Handler
 	// Paths are further handlers by path: "/openid/v1/jwks".
 	Paths map[string]http.Handler
-	// Fallback serves resource requests of groups that the registry has not:
-	// aggregated servers. It says whether it did.
+	// Fallback serves requests of groups that the registry has not: aggregated
+	// servers. It says whether it did.
 	Fallback func(w http.ResponseWriter, r *http.Request) bool
 	// Ready are further conditions of readiness.
-	Ready []health.Check
+	Ready   []health.Check
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
 }
 
 // Check fills in defaults and refuses what cannot work.

@@ -107,8 +107,8 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		ctx := request.WithUser(r.Context(), u)
 		r = r.WithContext(ctx)
 		r.Header.Del("Authorization")
-		if s.plugs.Impersonate != nil && s.plugs.Authz != nil && impersonates(r) {
-			as, err := s.plugs.Impersonate(r, u, s.plugs.Authz)
+		if s.d.Impersonate != nil && s.engine.Authorizer != nil && impersonates(r) {
+			as, err := s.d.Impersonate(r, u, s.engine.Authorizer)
 			if err != nil {
 				rest.WriteError(w, r, err)
 				return
@@ -129,7 +129,7 @@ func impersonates(r *http.Request) bool {
 }
 
 func (s *Server) whoIs(r *http.Request) (*request.User, error) {
-	for _, a := range s.plugs.Authn {
+	for _, a := range s.d.Authn {
 		u, ok, err := a.Authenticate(r)
 		if err != nil {
 			s.log.Debug("authentication failed", "path", r.URL.Path, "err", err)
@@ -139,7 +139,7 @@ func (s *Server) whoIs(r *http.Request) (*request.User, error) {
 			return u, nil
 		}
 	}
-	if len(s.plugs.Authn) > 0 && (!s.c.Anonymous || r.Header.Get("Authorization") != "") {
+	if len(s.d.Authn) > 0 && (!s.c.Anonymous || r.Header.Get("Authorization") != "") {
 		return nil, request.Unauthorized()
 	}
 	return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, nil
@@ -189,12 +189,12 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 			i = request.Parse(r)
 			r = r.WithContext(request.WithInfo(r.Context(), i))
 		}
-		if s.plugs.Authz == nil {
+		if s.engine.Authorizer == nil {
 			next.ServeHTTP(w, r)
 			return
 		}
 		u := request.UserFrom(r.Context())
-		d, reason, err := s.plugs.Authz.Authorize(r.Context(), u, i)
+		d, reason, err := s.engine.Authorizer.Authorize(r.Context(), u, i)
 		switch {
 		case d == request.Allow:
 			next.ServeHTTP(w, r)

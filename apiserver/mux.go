@@ -15,18 +15,18 @@ import (
 
 // mux sends a request to who answers it.
 func (s *Server) mux() http.Handler {
-	metrics := promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(s.d.Metrics, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i := request.InfoFrom(r.Context())
 		if i.IsResource && i.Resource != "" {
-			if s.plugs.Fallback != nil && !s.registry.HasGroup(i.Group) && s.plugs.Fallback(w, r) {
+			if s.d.Fallback != nil && !s.registry.HasGroup(i.Group) && s.d.Fallback(w, r) {
 				return
 			}
 			s.engine.ServeHTTP(w, r)
 			return
 		}
 		path := r.URL.Path
-		if h, ok := s.plugs.Paths[path]; ok {
+		if h, ok := s.d.Paths[path]; ok {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -35,7 +35,7 @@ func (s *Server) mux() http.Handler {
 		case first == "":
 			s.index(w, r)
 		case first == "api" || first == "apis":
-			if s.plugs.Fallback != nil && first == "apis" && !s.discoverable(path) && s.plugs.Fallback(w, r) {
+			if s.d.Fallback != nil && first == "apis" && !s.discoverable(path) && s.d.Fallback(w, r) {
 				return
 			}
 			s.disc.ServeHTTP(w, r)
@@ -47,8 +47,8 @@ func (s *Server) mux() http.Handler {
 			s.readyz.ServeHTTP(w, r)
 		case path == "/version" || path == "/version/":
 			s.version(w)
-		case first == "openapi" && s.openapi != nil:
-			s.openapi.ServeHTTP(w, r)
+		case first == "openapi" && s.d.OpenAPI != nil:
+			s.d.OpenAPI.ServeHTTP(w, r)
 		case path == "/metrics":
 			metrics.ServeHTTP(w, r)
 		case first == "debug" && s.c.Profiling:
@@ -84,10 +84,10 @@ func profile(w http.ResponseWriter, r *http.Request, path string) {
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	paths := slices.Concat(s.disc.Groups(), s.healthz.Paths(), s.livez.Paths(), s.readyz.Paths(),
 		[]string{"/apis", "/metrics", "/version"})
-	if s.openapi != nil {
+	if s.d.OpenAPI != nil {
 		paths = append(paths, "/openapi/v2", "/openapi/v3")
 	}
-	for p := range s.plugs.Paths {
+	for p := range s.d.Paths {
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)

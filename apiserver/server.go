@@ -26,14 +26,12 @@ import (
 // Server is an API server.
 type Server struct {
 	c        Config
+	d        Deps
 	log      *slog.Logger
 	registry *rest.Registry
 	engine   *rest.Engine
-	plugs    Plugs
 	disc     *discovery.Handler
-	openapi  http.Handler
 	metrics  *metrics
-	gatherer prometheus.Gatherer
 	reads    chan struct{}
 	writes   chan struct{}
 
@@ -62,15 +60,11 @@ func New(c Config, d Deps) (*Server, error) {
 	if d.Metrics == nil {
 		d.Metrics = prometheus.NewRegistry()
 	}
-	registry := rest.NewRegistry(d.Kinds)
+	registry := d.Engine.Registry
 	s := &Server{
-		c: c, log: d.Log, registry: registry, gatherer: d.Metrics, metrics: newMetrics(d.Metrics),
-		engine:  rest.New(rest.Deps{Store: d.Store, Registry: registry, Fields: d.Fields, Log: d.Log}),
+		c: c, d: d, log: d.Log, registry: registry, engine: d.Engine, metrics: newMetrics(d.Metrics),
 		disc:    discovery.New(registry.Kinds, net.JoinHostPort(c.Advertise.String(), fmt.Sprint(c.AdvertisePort))),
 		serving: make(chan struct{}),
-	}
-	if d.OpenAPI != nil {
-		s.openapi = d.OpenAPI(registry)
 	}
 	if c.MaxReads > 0 {
 		s.reads = make(chan struct{}, c.MaxReads)
@@ -78,16 +72,17 @@ func New(c Config, d Deps) (*Server, error) {
 	if c.MaxWrites > 0 {
 		s.writes = make(chan struct{}, c.MaxWrites)
 	}
-	s.makeHealth(d)
-	s.Plug(Plugs{})
+	s.makeHealth()
+	s.inner = s.authorized(s.mux())
+	s.handler = s.filters(s.inner)
 	return s, nil
 }
 
-func (s *Server) makeHealth(d Deps) {
+func (s *Server) makeHealth() {
 	store := health.Check{Name: "etcd", Fn: func(r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
-		_, err := d.Store.Rev(ctx)
+		_, err := s.engine.Store.Rev(ctx)
 		return err
 	}}
 	ready := health.Check{Name: "etcd-readiness", Fn: store.Fn}
@@ -107,6 +102,7 @@ func (s *Server) makeHealth(d Deps) {
 		}
 		return nil
 	}})
+	s.readyz.Add(s.d.Ready...)
 }
 
 func (s *Server) addHook(h request.Hook) {
@@ -123,31 +119,25 @@ func (s *Server) addHook(h request.Hook) {
 	s.readyz.Add(c)
 }
 
-// AddHook adds work to do once the server serves; call it before Run.
-func (s *Server) AddHook(h request.Hook) { s.addHook(h) }
-
-// Plug puts the filters in. Call it before Run and before Local.
-func (s *Server) Plug(p Plugs) {
-	s.plugs = p
-	s.engine.Admission, s.engine.Begin, s.engine.Authorizer = p.Admission, p.Begin, p.Authz
-	s.engine.Connectors, s.engine.Posters, s.engine.Virtuals = p.Connectors, p.Posters, p.Virtuals
-	s.readyz.Add(p.Ready...)
-	s.inner = s.authorized(s.mux())
-	s.handler = s.filters(s.inner)
-}
-
 // Backend is the server's store of objects, for its own parts.
 func (s *Server) Backend() request.Backend { return s.engine.Backend() }
 
-// Registry is what is served; custom resources come and go by it.
-func (s *Server) Registry() *rest.Registry { return s.registry }
+// ServeHTTP serves the API with all filters. A request whose context has a user
+// already, which only this process can do, is not asked who it is again.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if request.HasUser(r.Context()) {
+		s.inner.ServeHTTP(w, r)
+		return
+	}
+	s.handler.ServeHTTP(w, r)
+}
 
 // Handler serves the API with all filters.
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Local returns a client in process that acts as user.
 func (s *Server) Local(user *request.User) *local.Client {
-	return local.New(s.engine.Calls(), s.plugs.Authz, s.inner, user, "")
+	return local.New(s.engine.Calls(), s.engine.Authorizer, s, user, "")
 }
 
 // Loopback is who the server is to itself.
@@ -189,7 +179,7 @@ func (s *Server) Run(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	srv := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		Protocols: &protocols, ErrorLog: log.New(&noise{s.log}, "", 0),
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReadFrameSize: 1 << 20},
 		BaseContext: func(net.Listener) context.Context { return base },

@@ -83,6 +83,9 @@ func UserFrom(ctx context.Context) *User {
 	return &User{Name: Anonymous, Groups: []string{Unauthenticated}}
 }
 
+// HasUser says whether ctx is on somebody's behalf at all.
+func HasUser(ctx context.Context) bool { return ctx.Value(userKey) != nil }
+
 // WithInfo returns ctx asking for i.
 func WithInfo(ctx context.Context, i *Info) context.Context {
 	return context.WithValue(ctx, infoKey, i)
