@@ -10,8 +10,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -106,6 +109,47 @@ func TestMirrorSelects(t *testing.T) {
 		g.Stop()
 		g.Wait()
 	})
+}
+
+// TestMirrorOfAbsentKind: a kind that is not served counts as empty, one whose
+// list fails for a moment does not.
+func TestMirrorOfAbsentKind(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serve  []schema.GroupVersionResource
+		synced bool
+	}{
+		"not served":   {[]schema.GroupVersionResource{client.Resource[corev1.Pod]()}, true},
+		"but served":   {[]schema.GroupVersionResource{client.Resource[corev1.ConfigMap]()}, false},
+		"no discovery": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := fake.New()
+				if tc.serve != nil {
+					srv.Serve(tc.serve)
+				} else {
+					srv.SetRaw("/api/v1", []byte("broken"))
+				}
+				ms := client.NewMirrors(notFound{srv})
+				m := client.MirrorOf[corev1.ConfigMap](ms, client.MirrorOptions{})
+				g := run.New(t.Context())
+				g.Go("mirrors", ms.Run)
+				clock.Sleep(t.Context(), time.Minute)
+				if m.Synced() != tc.synced {
+					t.Errorf("synced %v, want %v", m.Synced(), tc.synced)
+				}
+				g.Stop()
+				g.Wait()
+			})
+		})
+	}
+}
+
+// notFound is a server whose lists fail.
+type notFound struct{ *fake.Server }
+
+func (notFound) List(context.Context, schema.GroupVersionResource, string, *metav1.ListOptions) (*api.Listed, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, "")
 }
 
 // TestElectOneLeader runs three candidates; the first to lead dies without a word.

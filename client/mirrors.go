@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -190,9 +191,16 @@ func (f *reflector) run(ctx context.Context) {
 			return
 		}
 		version = ""
+		if apierrors.IsNotFound(err) && f.absent(ctx) {
+			// A server need not serve every kind: then there are no objects of it.
+			f.store.replace(nil, "")
+			if clock.Sleep(ctx, clock.Jitter(retry.Max, 1)) != nil {
+				return
+			}
+			continue
+		}
 		if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
 			f.log.Debug("mirror lists again", "cause", err)
-			failures = max(failures, 0)
 			continue
 		}
 		failures++
@@ -201,6 +209,21 @@ func (f *reflector) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// absent says whether discovery knows that the resource is not served. Only
+// then is a list's 404 more than trouble, which must not look like emptiness.
+func (f *reflector) absent(ctx context.Context) bool {
+	r := f.key.resource
+	path := "/apis/" + r.Group + "/" + r.Version
+	if r.Group == "" {
+		path = "/api/" + r.Version
+	}
+	served, err := discoverVersion(ctx, f.c, path, r.GroupVersion())
+	if err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	return !slices.ContainsFunc(served, func(s Served) bool { return s.Resource == r.Resource })
 }
 
 func (f *reflector) options() metav1.ListOptions {

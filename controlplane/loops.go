@@ -12,6 +12,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/disruption"
 	"github.com/sampan-dev/sampan/controller/endpoints"
 	"github.com/sampan-dev/sampan/controller/endpointslice"
+	"github.com/sampan-dev/sampan/controller/endpointslicemirroring"
 	"github.com/sampan-dev/sampan/controller/namespace"
 	"github.com/sampan-dev/sampan/controller/nodeipam"
 	"github.com/sampan-dev/sampan/controller/replicaset"
@@ -79,6 +80,7 @@ var loops = []loop{
 	plain("replicaset-controller", replicaset.New),
 	plain("endpoints-controller", endpoints.New),
 	plain("endpointslice-controller", endpointslice.New),
+	plain("endpointslice-mirroring-controller", endpointslicemirroring.New),
 	plain("namespace-controller", namespace.New),
 	plain("disruption-controller", disruption.New),
 	plain("resourcequota-controller", resourcequota.New),

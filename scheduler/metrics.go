@@ -31,12 +31,22 @@ func newMetrics(r prometheus.Registerer, profile string, pending func(stage) flo
 		preempts:  prometheus.NewCounter(prometheus.CounterOpts{Name: "scheduler_preemption_attempts_total", Help: "Total preemption attempts in the cluster till now"}),
 		victims:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "scheduler_preemption_victims", Help: "Number of selected preemption victims", Buckets: prometheus.ExponentialBuckets(1, 2, 7)}),
 	}
-	r.MustRegister(m.attempts, m.duration, m.algorithm, m.sli, m.preempts, m.victims)
+	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.algorithm, m.sli, m.preempts, m.victims} {
+		register(r, c)
+	}
 	for name, s := range map[string]stage{"active": active, "backoff": backingOff, "unschedulable": unschedulable, "gated": gated} {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scheduler_pending_pods", Help: "Number of pending pods, by the queue type.", ConstLabels: prometheus.Labels{"queue": name}},
+		register(r, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scheduler_pending_pods", Help: "Number of pending pods, by the queue type.", ConstLabels: prometheus.Labels{"queue": name}},
 			func() float64 { return pending(s) }))
 	}
 	return m
+}
+
+// register puts c in the place of an earlier term of leadership's.
+func register(r prometheus.Registerer, c prometheus.Collector) {
+	if err := r.Register(c); err != nil {
+		r.Unregister(c)
+		r.MustRegister(c)
+	}
 }
 
 func (m *metrics) tried(result string, took time.Duration) {
