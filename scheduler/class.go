@@ -26,6 +26,9 @@ type class struct {
 	epoch, seen int // how far into the cluster's history the rest is right
 	states      []state
 	topo        *topology
+
+	told   diagnosis // of the state at toldAt
+	toldAt [2]int    // epoch and place in the log, plus one
 }
 
 // state is a node as the class sees it.
@@ -40,6 +43,12 @@ const maxClasses = 64
 
 // classOf returns the up-to-date class of i.
 func (c *cluster) classOf(i *info, spread labels.Selector) *class {
+	if onlyNode(i.pod) != "" {
+		// One node to look at, and no other pod like it: nothing worth keeping.
+		k := c.newClass(i, nil)
+		k.catchUp(c)
+		return k
+	}
 	text := ""
 	if spread != nil {
 		text = spread.String()
@@ -76,6 +85,12 @@ func (k *class) catchUp(c *cluster) {
 		k.volumes, k.refused = c.claims(k.sample.pod)
 		k.states = make([]state, len(c.nodes))
 		k.topo = newTopology(k, c)
+		if k.only != "" {
+			if n := c.byName[k.only]; n != nil {
+				k.judge(c, n)
+			}
+			return
+		}
 		for _, n := range c.nodes {
 			if n != nil {
 				k.judge(c, n)

@@ -159,7 +159,16 @@ type diagnosis struct {
 	cause    cause
 }
 
+// diagnose explains a failure to place. Pods of one class fail alike: as long
+// as nothing changed they share the answer, which must not be modified.
 func (c *cluster) diagnose(k *class) diagnosis {
+	if at := [2]int{k.epoch + 1, k.seen + 1}; k.toldAt != at {
+		k.told, k.toldAt = c.look(k), at
+	}
+	return k.told
+}
+
+func (c *cluster) look(k *class) diagnosis {
 	d := diagnosis{counts: map[string]int{}, refused: k.refused}
 	if d.refused != "" {
 		d.cause = causeVolume | causeNode

@@ -245,6 +245,11 @@ func (s *Scheduler) listen() {
 			s.locked(func() { s.cluster.epoch++; s.line.changed(causePods, clock.Now()) })
 		}
 	})
+	s.v.services.OnChange(func(old, now *corev1.Service) {
+		if old == nil || now == nil || !equalLabels(old.Spec.Selector, now.Spec.Selector) {
+			s.locked(func() { s.v.serviceRev++ })
+		}
+	})
 	volumes := func() { s.locked(func() { s.cluster.epoch++; s.line.changed(causeVolume, clock.Now()) }) }
 	s.v.claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { volumes() })
 	s.v.volumes.OnChange(func(_, _ *corev1.PersistentVolume) { volumes() })

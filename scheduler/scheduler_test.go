@@ -8,8 +8,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -223,6 +225,151 @@ func TestClassesAgreeWithFresh(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSpreadsAWorkload: without any wish of their own, pods of one workload go
+// to different nodes and zones.
+func TestSpreadsAWorkload(t *testing.T) {
+	c := newCluster()
+	for i := range 4 {
+		c.setNode(testNode(fmt.Sprint("n", i), "64", zone(fmt.Sprint("z", i%2))))
+	}
+	rng := clock.Rand(5)
+	sel := labels.SelectorFromSet(labels.Set{"app": "a"})
+	got := map[string]int{}
+	for i := range 8 {
+		in := newInfo(testPod(fmt.Sprint("p", i), "0"))
+		n, _ := c.place(in, sel, rng)
+		c.putPod(in, n.obj.Name)
+		got[n.obj.Name]++
+	}
+	for name, n := range got {
+		if n != 2 {
+			t.Errorf("%s has %d pods, want 2: %v", name, n, got)
+		}
+	}
+}
+
+// TestDaemonPods go to the node they name, or nowhere.
+func TestDaemonPods(t *testing.T) {
+	c := newCluster()
+	for i := range 3 {
+		c.setNode(testNode(fmt.Sprint("n", i), "1"))
+	}
+	tied := func(name string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+				{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}}}}}}}
+		}
+	}
+	n, _ := c.place(newInfo(testPod("d", "1", tied("n1"))), nil, clock.Rand(1))
+	if n == nil || n.obj.Name != "n1" {
+		t.Fatalf("placed on %v, want n1", n)
+	}
+	c.setPod(testPod("x", "600m", bound("n1")))
+	n, k := c.place(newInfo(testPod("d", "600m", tied("n1"))), nil, clock.Rand(1))
+	d := c.diagnose(k)
+	if want := "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector."; n != nil || d.message("") != want {
+		t.Errorf("placed on %v, message %q; want %q", n, d.message(""), want)
+	}
+}
+
+// TestVolumes: claims decide which nodes do, and pods wait for them.
+func TestVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := storagev1.VolumeBindingWaitForFirstConsumer
+		late := "late"
+		claim := func(name, volume string, class *string) *corev1.PersistentVolumeClaim {
+			return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: volume, StorageClassName: class}}
+		}
+		on := func(node string) *corev1.PersistentVolume {
+			return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv-" + node}, Spec: corev1.PersistentVolumeSpec{NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+				{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}}}}}
+		}
+		srv := fake.New(testNode("n1", "4"), testNode("n2", "4"), claim("bound", "pv-n2", nil), on("n2"), claim("loose", "", nil), claim("first", "", &late),
+			&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: late}, VolumeBindingMode: &wait})
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		for _, name := range []string{"bound", "loose", "first", "none"} {
+			srv.Put(testPod(name, "1m", func(p *corev1.Pod) {
+				p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}}
+			}))
+		}
+		clock.Sleep(t.Context(), 5*time.Second)
+		get := func(name string) *corev1.Pod {
+			p, err := client.Of[corev1.Pod](srv, "default").Get(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		if got := get("bound").Spec.NodeName; got != "n2" {
+			t.Errorf("the pod of a volume on n2 is on %q", got)
+		}
+		for name, want := range map[string]string{"loose": "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "none": "0/2 nodes are available: persistentvolumeclaim \"none\" not found."} {
+			if c := get(name).Status.Conditions; len(c) != 1 || !strings.HasPrefix(c[0].Message, want) {
+				t.Errorf("%s: %+v, want %q", name, c, want)
+			}
+		}
+		pvc, _ := client.Of[corev1.PersistentVolumeClaim](srv, "default").Get(t.Context(), "first")
+		chosen := pvc.Annotations[annSelectedNode]
+		if chosen == "" || get("first").Spec.NodeName != "" {
+			t.Fatalf("claim offered to %q, pod on %q; want a node offered and the pod waiting", chosen, get("first").Spec.NodeName)
+		}
+		srv.Put(on(chosen))
+		srv.Put(claim("first", "pv-"+chosen, &late))
+		clock.Sleep(t.Context(), 15*time.Second)
+		if got := get("first").Spec.NodeName; got != chosen {
+			t.Errorf("once bound the pod is on %q, want %s", got, chosen)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestRunPreempts evicts, keeps the room, and takes it.
+func TestRunPreempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		grace := int64(30)
+		low := testPod("low", "900m", bound("n1"), withPriority(1))
+		low.DeletionGracePeriodSeconds = &grace
+		srv := fake.New(testNode("n1", "1"), low)
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		pods := client.Of[corev1.Pod](srv, "default")
+		srv.Put(testPod("high", "800m", withPriority(100)))
+		clock.Sleep(t.Context(), 3*time.Second)
+		p, _ := pods.Get(t.Context(), "low")
+		if p.DeletionTimestamp == nil || len(p.Status.Conditions) != 1 || p.Status.Conditions[0].Reason != "PreemptionByScheduler" {
+			t.Fatalf("the victim: deletion %v, conditions %+v", p.DeletionTimestamp, p.Status.Conditions)
+		}
+		if p, _ = pods.Get(t.Context(), "high"); p.Status.NominatedNodeName != "n1" || p.Spec.NodeName != "" {
+			t.Fatalf("nominated %q, bound %q; want n1 nominated while the victim ends", p.Status.NominatedNodeName, p.Spec.NodeName)
+		}
+		zero := int64(0)
+		srv.Put(testPod("thief", "500m", withPriority(50))) // must not take the room
+		pods.Delete(t.Context(), "low", &metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		clock.Sleep(t.Context(), 30*time.Second)
+		high, _ := pods.Get(t.Context(), "high")
+		thief, _ := pods.Get(t.Context(), "thief")
+		if high.Spec.NodeName != "n1" || thief.Spec.NodeName != "" {
+			t.Errorf("high is on %q, the other on %q; want n1 and nowhere", high.Spec.NodeName, thief.Spec.NodeName)
+		}
+		g.Stop()
+		g.Wait()
+	})
 }
 
 func TestPreemptsTheLeastImportant(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/sampan-dev/sampan/client"
@@ -27,7 +28,21 @@ type views struct {
 	claims      *client.Mirror[corev1.PersistentVolumeClaim]
 	volumes     *client.Mirror[corev1.PersistentVolume]
 	classes     *client.Mirror[storagev1.StorageClass]
+
+	// Pods of one controller are told alike: what chooses them is kept by the
+	// controller's UID as long as no service changes.
+	serviceRev int
+	kept       map[types.UID]keptWorkload
 }
+
+type keptWorkload struct {
+	serviceRev int
+	labels     map[string]string
+	selector   labels.Selector
+}
+
+// keptMost bounds the memory of kept answers.
+const keptMost = 4096
 
 func newViews(m *client.Mirrors) *views {
 	all := client.MirrorOptions{}
@@ -37,7 +52,7 @@ func newViews(m *client.Mirrors) *views {
 		controllers: client.MirrorOf[corev1.ReplicationController](m, all), sets: client.MirrorOf[appsv1.ReplicaSet](m, all),
 		stateful: client.MirrorOf[appsv1.StatefulSet](m, all), budgets: client.MirrorOf[policyv1.PodDisruptionBudget](m, all),
 		claims: client.MirrorOf[corev1.PersistentVolumeClaim](m, all), volumes: client.MirrorOf[corev1.PersistentVolume](m, all),
-		classes: client.MirrorOf[storagev1.StorageClass](m, all),
+		classes: client.MirrorOf[storagev1.StorageClass](m, all), kept: map[types.UID]keptWorkload{},
 	}
 }
 
@@ -55,6 +70,27 @@ func (v *views) workload(p *corev1.Pod) labels.Selector {
 	if len(p.Spec.TopologySpreadConstraints) > 0 {
 		return nil
 	}
+	ref := metav1.GetControllerOfNoCopy(p)
+	if ref == nil {
+		sel, _ := v.findWorkload(p, nil)
+		return sel
+	}
+	if k, ok := v.kept[ref.UID]; ok && k.serviceRev == v.serviceRev && equalLabels(k.labels, p.Labels) {
+		return k.selector
+	}
+	if len(v.kept) >= keptMost {
+		clear(v.kept)
+	}
+	sel, sure := v.findWorkload(p, ref)
+	if !sure {
+		return sel // the controller is not in the mirror yet
+	}
+	v.kept[ref.UID] = keptWorkload{v.serviceRev, p.Labels, sel}
+	return sel
+}
+
+// findWorkload says what chooses p's siblings, and whether all that matters is known.
+func (v *views) findWorkload(p *corev1.Pod, ref *metav1.OwnerReference) (sel labels.Selector, sure bool) {
 	set := labels.Set{}
 	for _, s := range v.services.List(p.Namespace) {
 		if len(s.Spec.Selector) > 0 && labels.Set(s.Spec.Selector).AsSelectorPreValidated().Matches(labels.Set(p.Labels)) {
@@ -62,32 +98,36 @@ func (v *views) workload(p *corev1.Pod) labels.Selector {
 		}
 	}
 	var own labels.Selector
-	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
+	sure = true
+	if ref != nil {
 		switch ref.Kind {
 		case "ReplicationController":
-			if rc, ok := v.controllers.Get(p.Namespace, ref.Name); ok {
+			rc, ok := v.controllers.Get(p.Namespace, ref.Name)
+			if sure = ok; ok {
 				set = labels.Merge(set, rc.Spec.Selector)
 			}
 		case "ReplicaSet":
-			if rs, ok := v.sets.Get(p.Namespace, ref.Name); ok {
+			rs, ok := v.sets.Get(p.Namespace, ref.Name)
+			if sure = ok; ok {
 				own = selectorOf(rs.Spec.Selector)
 			}
 		case "StatefulSet":
-			if ss, ok := v.stateful.Get(p.Namespace, ref.Name); ok {
+			ss, ok := v.stateful.Get(p.Namespace, ref.Name)
+			if sure = ok; ok {
 				own = selectorOf(ss.Spec.Selector)
 			}
 		}
 	}
 	if len(set) == 0 && own == nil {
-		return nil
+		return nil, sure
 	}
-	sel := set.AsSelectorPreValidated()
+	sel = set.AsSelectorPreValidated()
 	if own != nil {
 		if reqs, ok := own.Requirements(); ok {
 			sel = sel.Add(reqs...)
 		}
 	}
-	return sel
+	return sel, sure
 }
 
 // needs returns what p's claims ask of its node, or why no node can do.
