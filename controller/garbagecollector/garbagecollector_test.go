@@ -76,24 +76,22 @@ func serve(t *testing.T, s *fake.Server, groups ...string) {
 	}})
 }
 
-// collect runs the collector over s while then does something to it.
+// collect runs the collector, within a bubble, over s while then does something to it.
 func collect(t *testing.T, s *fake.Server, then func(ctx context.Context)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		d := controller.WithClient(s)
-		c := New(d)
-		ctx, stop := context.WithCancel(t.Context())
-		g := run.New(ctx)
-		g.Go("mirrors", d.Mirrors.Run)
-		g.Go("loop", c.Run)
+	d := controller.WithClient(s)
+	c := New(d)
+	ctx, stop := context.WithCancel(t.Context())
+	g := run.New(ctx)
+	g.Go("mirrors", d.Mirrors.Run)
+	g.Go("loop", c.Run)
+	settle()
+	if then != nil {
+		then(ctx)
 		settle()
-		if then != nil {
-			then(ctx)
-			settle()
-		}
-		stop()
-		_ = g.Wait()
-	})
+	}
+	stop()
+	_ = g.Wait()
 }
 
 func settle() {
@@ -154,46 +152,54 @@ func drop(t *testing.T, s *fake.Server, how metav1.DeletionPropagation) func(con
 }
 
 func TestBackgroundDeletionTakesTheFamily(t *testing.T) {
-	s := fake.New(family()...)
-	serve(t, s, "apps")
-	collect(t, s, drop(t, s, metav1.DeletePropagationBackground))
-	expect(t, s, "free")
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(family()...)
+		serve(t, s, "apps")
+		collect(t, s, drop(t, s, metav1.DeletePropagationBackground))
+		expect(t, s, "free")
+	})
 }
 
 func TestForegroundDeletionTakesDependentsFirst(t *testing.T) {
-	s := fake.New(family()...)
-	serve(t, s, "apps")
-	collect(t, s, drop(t, s, metav1.DeletePropagationForeground))
-	expect(t, s, "free")
-	var order []string
-	for _, c := range s.Calls() {
-		if c.Verb == "delete" || c.Verb == "patch" && c.Object.GetDeletionTimestamp() != nil {
-			order = append(order, c.Verb+" "+c.Key.Name)
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(family()...)
+		serve(t, s, "apps")
+		collect(t, s, drop(t, s, metav1.DeletePropagationForeground))
+		expect(t, s, "free")
+		var order []string
+		for _, c := range s.Calls() {
+			if c.Verb == "delete" || c.Verb == "patch" && c.Object.GetDeletionTimestamp() != nil {
+				order = append(order, c.Verb+" "+c.Key.Name)
+			}
 		}
-	}
-	if at := slices.Index(order, "patch d"); at < slices.Index(order, "patch rs") || at < slices.Index(order, "delete p1") {
-		t.Errorf("the owner went too early: %v", order)
-	}
+		if at := slices.Index(order, "patch d"); at < slices.Index(order, "patch rs") || at < slices.Index(order, "delete p1") {
+			t.Errorf("the owner went too early: %v", order)
+		}
+	})
 }
 
 func TestForegroundWaitsForABlockedDependent(t *testing.T) {
-	held := pod("held", ref("ReplicaSet", "rs", "rs", true))
-	held.Finalizers = []string{"example.com/hold"}
-	s := fake.New(append(family(), held)...)
-	serve(t, s, "apps")
-	collect(t, s, drop(t, s, metav1.DeletePropagationForeground))
-	expect(t, s, "d", "free", "held", "rs")
+	synctest.Test(t, func(t *testing.T) {
+		held := pod("held", ref("ReplicaSet", "rs", "rs", true))
+		held.Finalizers = []string{"example.com/hold"}
+		s := fake.New(append(family(), held)...)
+		serve(t, s, "apps")
+		collect(t, s, drop(t, s, metav1.DeletePropagationForeground))
+		expect(t, s, "d", "free", "held", "rs")
+	})
 }
 
 func TestOrphanDeletionLeavesDependents(t *testing.T) {
-	s := fake.New(family()...)
-	serve(t, s, "apps")
-	collect(t, s, drop(t, s, metav1.DeletePropagationOrphan))
-	expect(t, s, "free", "p1", "p2", "rs")
-	rs, err := client.Of[appsv1.ReplicaSet](s, "a").Get(t.Context(), "rs")
-	if err != nil || len(rs.OwnerReferences) != 0 {
-		t.Errorf("still owned: %v %v", rs, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(family()...)
+		serve(t, s, "apps")
+		collect(t, s, drop(t, s, metav1.DeletePropagationOrphan))
+		expect(t, s, "free", "p1", "p2", "rs")
+		rs, err := client.Of[appsv1.ReplicaSet](s, "a").Get(t.Context(), "rs")
+		if err != nil || len(rs.OwnerReferences) != 0 {
+			t.Errorf("still owned: %v %v", rs, err)
+		}
+	})
 }
 
 func TestOwnersAreAskedFor(t *testing.T) {
@@ -211,32 +217,36 @@ func TestOwnersAreAskedFor(t *testing.T) {
 		"discovery failed":       {[]metav1.OwnerReference{ref("ReplicaSet", "other", "x", true)}, []string{"broken"}, true, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := fake.New(&appsv1.ReplicaSet{ObjectMeta: meta("rs", "rs")}, pod("p", c.owners...))
-			serve(t, s, c.groups...)
-			collect(t, s, nil)
-			p, err := client.Of[corev1.Pod](s, "a").Get(t.Context(), "p")
-			if (err == nil) != c.stays {
-				t.Fatalf("pod: %v", err)
-			}
-			if c.stays && len(p.OwnerReferences) != c.refs {
-				t.Errorf("references: %v", p.OwnerReferences)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := fake.New(&appsv1.ReplicaSet{ObjectMeta: meta("rs", "rs")}, pod("p", c.owners...))
+				serve(t, s, c.groups...)
+				collect(t, s, nil)
+				p, err := client.Of[corev1.Pod](s, "a").Get(t.Context(), "p")
+				if (err == nil) != c.stays {
+					t.Fatalf("pod: %v", err)
+				}
+				if c.stays && len(p.OwnerReferences) != c.refs {
+					t.Errorf("references: %v", p.OwnerReferences)
+				}
+			})
 		})
 	}
 }
 
 func TestOwnerInAnotherNamespaceIsNone(t *testing.T) {
-	p := pod("p", ref("ReplicaSet", "rs", "rs", true))
-	p.Namespace = "b"
-	s := fake.New(&appsv1.ReplicaSet{ObjectMeta: meta("rs", "rs")}, p)
-	serve(t, s, "apps")
-	collect(t, s, func(ctx context.Context) {
-		s.Put(func() api.Object { q := p.DeepCopy(); q.Name, q.UID = "q", "uid-q"; return q }())
+	synctest.Test(t, func(t *testing.T) {
+		p := pod("p", ref("ReplicaSet", "rs", "rs", true))
+		p.Namespace = "b"
+		s := fake.New(&appsv1.ReplicaSet{ObjectMeta: meta("rs", "rs")}, p)
+		serve(t, s, "apps")
+		collect(t, s, func(ctx context.Context) {
+			s.Put(func() api.Object { q := p.DeepCopy(); q.Name, q.UID = "q", "uid-q"; return q }())
+		})
+		expect(t, s, "rs")
+		events, _ := client.Of[corev1.Event](s, "").List(t.Context(), nil)
+		if len(events) == 0 || events[0].Reason != "OwnerRefInvalidNamespace" ||
+			events[0].Message != `ownerRef [apps/v1/ReplicaSet, namespace: b, name: rs, uid: rs] does not exist in namespace "b"` {
+			t.Errorf("events: %v", events)
+		}
 	})
-	expect(t, s, "rs")
-	events, _ := client.Of[corev1.Event](s, "").List(t.Context(), nil)
-	if len(events) == 0 || events[0].Reason != "OwnerRefInvalidNamespace" ||
-		events[0].Message != `ownerRef [apps/v1/ReplicaSet, namespace: b, name: rs, uid: rs] does not exist in namespace "b"` {
-		t.Errorf("events: %v", events)
-	}
 }
