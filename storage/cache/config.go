@@ -15,7 +15,7 @@ type Config struct {
 	Prefix string
 	// A resource's log is cut at whichever of these it reaches first.
 	MaxEvents int           // 100,000
-	MaxBytes  int64         // 32 MiB of keys and values
+	MaxBytes  int64         // 8 MiB of keys and values
 	MaxAge    time.Duration // 5 minutes
 	// Progress is how often idle watchers who want it hear of progress: 10 s.
 	Progress time.Duration
@@ -42,7 +42,7 @@ func (c *Config) Check() error {
 func (c *Config) fill() {
 	c.Prefix = orElse(c.Prefix, "/registry/")
 	c.MaxEvents = orElse(c.MaxEvents, 100_000)
-	c.MaxBytes = orElse(c.MaxBytes, 32<<20)
+	c.MaxBytes = orElse(c.MaxBytes, 8<<20)
 	c.MaxAge = orElse(c.MaxAge, 5*time.Minute)
 	c.Progress = orElse(c.Progress, 10*time.Second)
 	c.Wait = orElse(c.Wait, 3*time.Second)

@@ -116,7 +116,14 @@ func (c *Cache) advance(rev int64) {
 	c.rev.Store(rev)
 	c.own.pass(rev)
 	c.revBell.ring()
-	if c.tick.awaited() && c.ticking.CompareAndSwap(false, true) {
+	if c.tick.awaited() {
+		c.startTick()
+	}
+}
+
+// startTick makes the tick bell ring once, in a while.
+func (c *Cache) startTick() {
+	if c.ticking.CompareAndSwap(false, true) {
 		clock.AfterFunc(c.cfg.Progress, func() {
 			c.ticking.Store(false)
 			c.tick.ring()
@@ -252,10 +259,10 @@ func (s *space) settle(records []*storage.Record, rev int64) {
 	}
 	if same := s.adopt(records); !same || s.base == 0 {
 		s.cut(rev)
-		s.rev = rev
 	}
-	s.loaded = rev
-	s.rev = max(s.rev, rev)
+	// The way from the last change to the list is not known: nobody may begin
+	// there, and there is no state to show from there.
+	s.rev, s.loaded, s.base, s.olds = rev, rev, rev, nil
 	s.snap.Store(nil)
 	for _, e := range s.buffer {
 		s.apply(e)

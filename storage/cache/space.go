@@ -258,7 +258,7 @@ func (s *space) forget(n int) {
 	for i := range s.log[:n] {
 		s.bytes -= s.log[i].size
 	}
-	s.base = s.log[n-1].ev.Rev
+	s.base = max(s.base, s.log[n-1].ev.Rev)
 	clear(s.log[:n])
 	s.log = s.log[n:]
 	s.first += uint64(n)
@@ -269,7 +269,7 @@ func (s *space) forget(n int) {
 // Every watcher there is loses its place.
 func (s *space) cut(rev int64) {
 	s.first += uint64(len(s.log)) + 1
-	s.log, s.bytes, s.base, s.olds = nil, 0, rev, nil
+	s.log, s.bytes, s.base, s.olds = nil, 0, max(s.base, rev), nil
 	for _, sub := range s.subs {
 		sub.first += uint64(len(sub.seqs)) + 1
 		sub.seqs = nil

@@ -149,6 +149,9 @@ func (w *watcher) Next(ctx context.Context) ([]storage.Event, error) {
 			return append(w.buf, storage.Event{Type: storage.Progress, Rev: reached}), nil
 		}
 		ticked = false
+		if w.progress && reached > w.told {
+			c.startTick()
+		}
 		select {
 		case <-news:
 		case <-moved:
