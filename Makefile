@@ -18,7 +18,7 @@ help: ## list the commands
 
 .PHONY: build
 build: embedded ## bin/sampan, one static binary
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sampan ./cmd/sampan
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/sampan ./cmd/sampan
 
 .PHONY: deps
 deps: ## install what is missing from Debian's packages

@@ -8,6 +8,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 )
@@ -52,4 +53,33 @@ func joinObjects(ctx context.Context, c client.Interface, token string) error {
 		return nil
 	}
 	return err
+}
+
+// controlPlaneLabel is kubeadm's mark of a control plane's node, which kubelets
+// may not give themselves.
+const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
+
+// markControlPlane labels the node once it has registered.
+func markControlPlane(ctx context.Context, c client.Interface, name string) error {
+	w, err := c.Watch(ctx, client.Resource[corev1.Node](), "", &metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for {
+		e, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		n, ok := e.Object.(*corev1.Node)
+		if !ok {
+			continue
+		}
+		if _, marked := n.Labels[controlPlaneLabel]; marked {
+			return nil
+		}
+		_, err = client.Of[corev1.Node](c, "").Patch(ctx, name, "", types.MergePatchType,
+			[]byte(`{"metadata":{"labels":{"`+controlPlaneLabel+`":""}}}`))
+		return err
+	}
 }

@@ -121,6 +121,11 @@ func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane) er
 	if err := joinObjects(ctx, c, s.Token); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
+	if !s.NoNode {
+		if err := markControlPlane(ctx, c, s.NodeName); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
+		}
+	}
 	return Addons{
 		ClusterDomain: s.ClusterDomain, ClusterDNS: s.ClusterDNS.String(), Replicas: 1,
 		Image: "registry.k8s.io/coredns/coredns:v1.15.0",
@@ -158,9 +163,6 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 	k := &cfg.Kubelet
 	k.Cgroups, k.OOMAdjust = true, !cfg.Runtime.RestrictOOMScoreAdj
 	k.Capacity = s.capacity()
-	if s.Join == "" {
-		k.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
-	}
 	component := kubeletconfig.Default()
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}

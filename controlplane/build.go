@@ -4,12 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"strconv"
 
+	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/admission"
 	"github.com/sampan-dev/sampan/apiserver/authn"
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/apiserver/ledger"
+	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/stream"
 	"github.com/sampan-dev/sampan/apiserver/virtual"
@@ -17,10 +22,9 @@ import (
 	"github.com/sampan-dev/sampan/storage"
 )
 
-// gate is the API server's parts before they are put behind HTTP.
+// gate is what judges requests.
 type gate struct {
-	engine   *rest.Engine
-	back     rest.Backend
+	back     request.Backend
 	rbac     *authz.RBAC
 	node     *authz.Node
 	authz    authz.Chain
@@ -29,40 +33,58 @@ type gate struct {
 	ledger   *ledger.Ledger
 }
 
-// newGate builds the parts over a store. The parts that judge requests read
-// through the very engine they guard, so the engine comes first and is told of
+// newServer makes the API server over a store. The parts that judge requests
+// read through the very engine they guard, so it comes first and is told of
 // them after.
-func newGate(ctx context.Context, cfg *Config, store storage.Store, checks []virtual.Check, warn func(string)) (*gate, error) {
-	g := &gate{engine: rest.New(rest.Deps{Store: store, Registry: rest.NewRegistry(all.Kinds())})}
-	g.back = g.engine.Backend()
+func newServer(ctx context.Context, cfg *Config, store storage.Store, deps Deps, checks []virtual.Check, hooks []request.Hook) (*apiserver.Server, *gate, error) {
+	engine := rest.New(rest.Deps{Store: store, Registry: rest.NewRegistry(all.Kinds()), Log: deps.Log})
+	g := &gate{back: engine.Backend()}
 	g.rbac, g.node = authz.NewRBAC(g.back), authz.NewNode(g.back)
 	var err error
 	if g.authz, err = authz.NewChain(cfg.AuthorizationModes, g.rbac, g.node); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := g.authenticators(cfg); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plugins, warnings, err := admission.Choose(admission.Deps{Back: g.back, Authorizer: g.authz}, cfg.EnableAdmission, cfg.DisableAdmission)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, w := range warnings {
-		warn(w)
+		deps.Log.Warn(w)
 	}
 	if g.ledger, err = ledger.New(ledger.Config{CIDRs: cfg.ServiceCIDRs}, store, g.back); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	streams := stream.New(stream.Config{
-		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{cfg.Kubelet}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, // as upstream without --kubelet-certificate-authority
+		// As upstream without --kubelet-certificate-authority: kubelets' serving
+		// certificates are their own.
+		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{cfg.Kubelet}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
 		Streams:    ctx,
 	}, g.back, g.accounts)
-	e := g.engine
-	e.Admission = append(plugins, authz.NewGuard(g.rbac, g.authz))
-	e.Begin = func() rest.Transaction { return g.ledger.Begin() }
-	e.Authorizer, e.Connectors, e.Posters = g.authz, streams.Connectors(), streams.Posters()
-	e.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
-	return g, nil
+	engine.Admission = append(plugins, authz.NewGuard(g.rbac, g.authz))
+	engine.Begin = func() rest.Transaction { return g.ledger.Begin() }
+	engine.Authorizer, engine.Connectors, engine.Posters = g.authz, streams.Connectors(), streams.Posters()
+	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
+	s, err := apiserver.New(cfg.server(hooks), apiserver.Deps{
+		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate,
+		Paths: map[string]http.Handler{
+			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
+		},
+		Log: deps.Log, Metrics: deps.Metrics,
+	})
+	return s, g, err
+}
+
+// server is how the API is served.
+func (c *Config) server(hooks []request.Hook) apiserver.Config {
+	return apiserver.Config{
+		Listen:      net.JoinHostPort(c.BindAddress, strconv.Itoa(c.Port)),
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Serving() },
+		ClientCAs:   c.ClientCA.Pool, Advertise: c.Advertise.AsSlice(), AdvertisePort: c.Port,
+		ServiceIP: c.ServiceCIDRs[0].Masked().Addr().Next().AsSlice(), Anonymous: c.Anonymous, Profiling: true, PostStart: hooks,
+	}
 }
 
 func (g *gate) authenticators(cfg *Config) error {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/authz"
-	"github.com/sampan-dev/sampan/apiserver/local"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/virtual"
 	"github.com/sampan-dev/sampan/client"
@@ -42,6 +41,7 @@ type ControlPlane struct {
 	gate    *gate
 	server  *apiserver.Server
 	serving chan struct{} // closed when the API answers in process
+	ready   chan struct{} // closed when what every cluster has is there
 }
 
 // New checks cfg and starts nothing.
@@ -49,7 +49,7 @@ func New(cfg Config, deps Deps) (*ControlPlane, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	c := &ControlPlane{cfg: cfg, deps: deps, serving: make(chan struct{})}
+	c := &ControlPlane{cfg: cfg, deps: deps, serving: make(chan struct{}), ready: make(chan struct{})}
 	if cfg.Etcd == nil {
 		remote, err := etcd.NewRemote(cfg.EtcdServers, cfg.EtcdTLS)
 		c.store = remote
@@ -81,13 +81,31 @@ func (c *ControlPlane) Client(user string, groups ...string) client.Interface {
 		u.Groups = append(u.Groups, request.ServiceAccounts, request.ServiceAccounts+":"+namespace)
 	}
 	agent := user[strings.LastIndexByte(user, ':')+1:]
-	return local.New(c.gate.engine.Calls(), c.gate.authz, c.server, u, agent)
+	return c.server.Local(u).As(agent)
+}
+
+// Ready waits until the API server serves and all that must be in a cluster is.
+func (c *ControlPlane) Ready(ctx context.Context) error {
+	if err := c.Serving(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-c.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 var errEtcdEnded = errors.New("etcd ended")
 
-// Run serves until ctx ends.
-func (c *ControlPlane) Run(ctx context.Context) error {
+// Run serves, schedules and controls until ctx ends.
+func (c *ControlPlane) Run(ctx context.Context) error { return c.run(ctx, c.actors) }
+
+// RunServer serves the API alone until ctx ends.
+func (c *ControlPlane) RunServer(ctx context.Context) error { return c.run(ctx, func(*run.Group) {}) }
+
+func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 	g := run.New(ctx)
 	if c.etcd != nil {
 		g.Go("etcd", c.etcd.Run)
@@ -100,23 +118,18 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		g.Stop()
 		return errors.Join(err, g.Wait())
 	}
+	more(g)
 	return g.Wait()
 }
 
 // start puts the parts together over a store that answers, and runs them in g.
 func (c *ControlPlane) start(g *run.Group) error {
 	ctx := g.Context()
-	store, err := c.cached(g)
-	if err != nil {
+	var err error
+	if c.server, c.gate, err = newServer(ctx, &c.cfg, c.store, c.deps, c.checks(), c.hooks()); err != nil {
 		return err
 	}
-	if c.gate, err = newGate(ctx, &c.cfg, store, c.checks(), func(w string) { c.deps.Log.Warn(w) }); err != nil {
-		return err
-	}
-	if c.server, err = c.newServer(store); err != nil {
-		return err
-	}
-	privileged := request.WithUser(ctx, &request.User{Name: request.LoopbackUser, Groups: []string{request.Masters, request.Authenticated}})
+	privileged := request.WithUser(ctx, apiserver.Loopback())
 	if err := c.gate.ledger.Start(privileged); err != nil {
 		return err
 	}
@@ -133,7 +146,6 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("service addresses", as(c.gate.ledger.Run))
 	g.Go("api server", c.server.Run)
 	close(c.serving)
-	c.actors(g)
 	return nil
 }
 
@@ -197,10 +209,20 @@ func (c *ControlPlane) checks() []virtual.Check {
 	}
 }
 
-// hooks are what must be in a cluster before it is ready.
+// hooks are what must be in a cluster before it is ready. The roles come last:
+// the actors wait for them.
 func (c *ControlPlane) hooks() []request.Hook {
 	return []request.Hook{
-		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error { return authz.Bootstrap(ctx, b) }},
 		{Name: "scheduling/bootstrap-system-priority-classes", Fn: systemPriorities},
+		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error {
+			if err := authz.Bootstrap(ctx, b); err != nil {
+				return err
+			}
+			if err := c.gate.rbac.Fill(ctx); err != nil {
+				return err
+			}
+			close(c.ready)
+			return nil
+		}},
 	}
 }
