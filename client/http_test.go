@@ -3,11 +3,15 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -196,4 +200,37 @@ func TestHTTPWatchEndsWithContext(t *testing.T) {
 		t.Errorf("next: %v, want canceled", err)
 	}
 	w.Stop()
+}
+
+// TestFromKubeconfig takes server and credentials from the named context.
+func TestFromKubeconfig(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(r.Header.Get("Authorization"))) }))
+	defer s.Close()
+	ca := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	file := filepath.Join(t.TempDir(), "config")
+	text := `{"apiVersion":"v1","kind":"Config","current-context":"none",
+"clusters":[{"name":"c","cluster":{"server":"` + s.URL + `","certificate-authority-data":"` + ca + `"}},{"name":"none","cluster":{"server":"http://127.0.0.1:1"}}],
+"users":[{"name":"u","user":{"token":"secret"}}],
+"contexts":[{"name":"good","context":{"cluster":"c","user":"u"}},{"name":"none","context":{"cluster":"none","user":"u"}}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.FromKubeconfig(file, "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := c.Raw(t.Context(), "GET", "/", nil); err != nil || string(body) != "Bearer secret" {
+		t.Errorf("authorization %q, %v; want the token", body, err)
+	}
+	if _, err := client.FromKubeconfig(file, "absent"); err == nil {
+		t.Error("a context that is not there was accepted")
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	for _, servers := range [][]string{nil, {"127.0.0.1:6443"}, {"ftp://x"}} {
+		if _, err := client.New(client.Config{Servers: servers}); err == nil {
+			t.Errorf("servers %v were accepted", servers)
+		}
+	}
 }

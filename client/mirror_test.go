@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +68,7 @@ func TestMirrorFollows(t *testing.T) {
 			t.Fatal(err)
 		}
 		clock.Sleep(t.Context(), time.Minute)
+		synctest.Wait()
 		late := 0
 		m.OnChange(func(old, now *corev1.ConfigMap) {
 			if old == nil {
@@ -152,20 +154,18 @@ func (notFound) List(context.Context, schema.GroupVersionResource, string, *meta
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, "")
 }
 
-// TestElectOneLeader runs three candidates; the first to lead dies without a word.
+// TestElectOneLeader runs three candidates; the first to lead is cut off.
 func TestElectOneLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := fake.New()
+		var mu sync.Mutex
 		var leaders []string
-		leading := 0
-		var most int
-		dead := false
+		leading, most, dead := 0, 0, false
 		srv.Hook = func(c fake.Call) error {
-			if dead && c.Resource.Resource == "leases" && len(leaders) > 0 {
-				// The first leader's writes no longer arrive.
-				if holder := holderOf(c); holder == leaders[0] || holder == "" {
-					return errors.New("unreachable")
-				}
+			mu.Lock()
+			defer mu.Unlock()
+			if holder := holderOf(c); dead && c.Resource.Resource == "leases" && (holder == leaders[0] || holder == "") {
+				return errors.New("unreachable") // the first leader's writes no longer arrive
 			}
 			return nil
 		}
@@ -174,24 +174,32 @@ func TestElectOneLeader(t *testing.T) {
 			id := fmt.Sprint("candidate-", i)
 			g.Go(id, func(ctx context.Context) error {
 				return client.Elect(ctx, srv, client.ElectionConfig{Name: "lock", Identity: id}, func(ctx context.Context) error {
+					mu.Lock()
 					leaders = append(leaders, id)
 					leading++
 					most = max(most, leading)
-					defer func() { leading-- }()
+					mu.Unlock()
 					<-ctx.Done()
+					mu.Lock()
+					defer mu.Unlock()
+					leading--
 					return ctx.Err()
 				})
 			})
 		}
 		clock.Sleep(t.Context(), time.Minute)
+		mu.Lock()
 		if len(leaders) != 1 {
-			t.Fatalf("leaders in the first minute: %v, want one", leaders)
+			t.Errorf("leaders in the first minute: %v, want one", leaders)
 		}
 		dead = true
+		mu.Unlock()
 		clock.Sleep(t.Context(), time.Minute)
+		mu.Lock()
 		if len(leaders) < 2 || leaders[1] == leaders[0] || most != 1 || leading != 1 {
 			t.Errorf("leaders %v, at most %d at once, %d now: want another one, and never two", leaders, most, leading)
 		}
+		mu.Unlock()
 		g.Stop()
 		g.Wait()
 	})

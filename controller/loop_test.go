@@ -59,6 +59,7 @@ func TestLoopRetriesAndSurvives(t *testing.T) {
 		controller.Input(l, controller.Self[corev1.ConfigMap])
 		start(t, d, l)
 		clock.Sleep(t.Context(), time.Minute)
+		synctest.Wait()
 		got := tries["fails"]
 		if len(got) != 4 || got[1] != 5*time.Millisecond || got[2] != 15*time.Millisecond || got[3] != 35*time.Millisecond {
 			t.Errorf("tries of a failing key at %v, want 0, 5, 15 and 35 ms", got)
@@ -103,6 +104,7 @@ func TestUnseen(t *testing.T) {
 		m = controller.Input(l, controller.Self[corev1.ConfigMap])
 		start(t, d, l)
 		clock.Sleep(t.Context(), time.Minute)
+		synctest.Wait()
 		if made != 1 {
 			t.Errorf("made %d objects, want 1", made)
 		}

@@ -138,8 +138,10 @@ func (s *Scheduler) detach(ctx context.Context, fn func(ctx context.Context)) {
 }
 
 // attempt places one pod and returns what is to be written. s.mu is held.
+//
+// What is written must not look at shared state: it takes copies along.
 func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
-	began := clock.Now()
+	began, p := clock.Now(), w.pod
 	spread := s.v.workload(w.pod)
 	restore := s.makeWay(w.pod)
 	n, k := s.cluster.place(w.info, spread, s.rng)
@@ -150,17 +152,39 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 		restore()
 		delete(s.nominated, podKey(w.pod))
 		s.cluster.putPod(w.info, n.obj.Name)
-		return func(ctx context.Context) { s.bind(ctx, w, n.obj.Name, began) }
+		t := trip{w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
+		return func(ctx context.Context) { s.bind(ctx, t) }
 	}
 	d := s.cluster.diagnose(k)
 	text, v := s.tryPreempt(w, k, &d)
 	restore()
+	var e *eviction
 	if v != nil {
 		s.nominate(w, v)
+		e = &eviction{node: v.node.obj.Name}
+		for _, o := range v.pods {
+			e.pods = append(e.pods, o.pod)
+		}
 	}
 	s.line.failed(w, d.cause, false, clock.Now())
 	s.metrics.tried("unschedulable", clock.Since(began))
-	return func(ctx context.Context) { s.tellFailure(ctx, w.pod, d.message(text), v) }
+	message := d.message(text)
+	return func(ctx context.Context) { s.tellFailure(ctx, p, message, e) }
+}
+
+// trip is a pod on its way to a node.
+type trip struct {
+	w            *waiting
+	pod          *corev1.Pod
+	node         string
+	began, since time.Time
+	attempts     int
+}
+
+// eviction is whom to delete to make room.
+type eviction struct {
+	node string
+	pods []*corev1.Pod
 }
 
 // makeWay takes the room kept for pods of lower priority, and for p itself,

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,8 +17,8 @@ import (
 )
 
 // bind tells the server where the pod goes.
-func (s *Scheduler) bind(ctx context.Context, w *waiting, nodeName string, began time.Time) {
-	p := w.pod
+func (s *Scheduler) bind(ctx context.Context, t trip) {
+	p, w, nodeName, began := t.pod, t.w, t.node, t.began
 	if waits, err := s.offerClaims(ctx, p, nodeName); waits || err != nil {
 		s.unbind(w, causeVolume, err != nil)
 		if err == nil {
@@ -42,7 +41,7 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, nodeName string, began
 		s.events.Event(p, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", p.Namespace, p.Name, nodeName)
 		s.metrics.tried("scheduled", clock.Since(began))
 		if s.metrics != nil {
-			s.metrics.sli.WithLabelValues(strconv.Itoa(min(w.attempts, 16))).Observe(clock.Since(w.since).Seconds())
+			s.metrics.sli.WithLabelValues(strconv.Itoa(min(t.attempts, 16))).Observe(clock.Since(t.since).Seconds())
 		}
 		return
 	}
@@ -92,20 +91,20 @@ func (s *Scheduler) offerClaims(ctx context.Context, p *corev1.Pod, nodeName str
 const annSelectedNode = "volume.kubernetes.io/selected-node"
 
 // tellFailure writes why the pod has no node, and makes room for it if v says so.
-func (s *Scheduler) tellFailure(ctx context.Context, p *corev1.Pod, message string, v *victims) {
+func (s *Scheduler) tellFailure(ctx context.Context, p *corev1.Pod, message string, e *eviction) {
 	if now, ok := s.v.pods.Get(p.Namespace, p.Name); !ok || now.UID != p.UID {
 		return
 	}
 	s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
 	nominated := p.Status.NominatedNodeName
-	if v != nil {
-		nominated = v.node.obj.Name
+	if e != nil {
+		nominated = e.node
 	}
 	if err := s.patchStatus(ctx, p, message, nominated); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		s.log.Warn("could not report", "pod", podKey(p), "err", err)
 	}
-	if v != nil {
-		s.evict(ctx, p, v)
+	if e != nil {
+		s.evict(ctx, p, e)
 	}
 }
 
@@ -129,23 +128,23 @@ func (s *Scheduler) patchStatus(ctx context.Context, p *corev1.Pod, message, nom
 }
 
 // evict deletes the pods that must make room for p.
-func (s *Scheduler) evict(ctx context.Context, p *corev1.Pod, v *victims) {
-	for _, o := range v.pods {
-		pods := client.Of[corev1.Pod](s.c, o.pod.Namespace)
+func (s *Scheduler) evict(ctx context.Context, p *corev1.Pod, e *eviction) {
+	for _, o := range e.pods {
+		pods := client.Of[corev1.Pod](s.c, o.Namespace)
 		now := metav1.NewTime(clock.Now())
 		c := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-			Message: preemptionMessage(p.Spec.SchedulerName), LastTransitionTime: now, ObservedGeneration: o.pod.Generation}
-		data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.pod.UID}, "status": map[string]any{"conditions": []corev1.PodCondition{c}}})
+			Message: preemptionMessage(p.Spec.SchedulerName), LastTransitionTime: now, ObservedGeneration: o.Generation}
+		data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.UID}, "status": map[string]any{"conditions": []corev1.PodCondition{c}}})
 		if err == nil {
-			_, err = pods.Patch(ctx, o.pod.Name, "status", types.StrategicMergePatchType, data)
+			_, err = pods.Patch(ctx, o.Name, "status", types.StrategicMergePatchType, data)
 		}
 		if err == nil {
-			err = pods.Delete(ctx, o.pod.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.pod.UID))})
+			err = pods.Delete(ctx, o.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.UID))})
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
-			s.log.Warn("could not preempt", "pod", podKey(o.pod), "err", err)
+			s.log.Warn("could not preempt", "pod", podKey(o), "err", err)
 			continue
 		}
-		s.events.Event(o.pod, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", p.UID, v.node.obj.Name)
+		s.events.Event(o, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", p.UID, e.node)
 	}
 }

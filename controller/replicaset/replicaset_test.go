@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,11 +159,12 @@ func TestAdoptAndRelease(t *testing.T) {
 func TestFailureIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := fake.New(set("a", 5))
-		full := true
-		tries := 0
+		var full atomic.Bool
+		var tries atomic.Int32
+		full.Store(true)
 		srv.Hook = func(c fake.Call) error {
-			if full && c.Verb == "create" && c.Resource.Resource == "pods" {
-				tries++
+			if full.Load() && c.Verb == "create" && c.Resource.Resource == "pods" {
+				tries.Add(1)
 				return errors.New("exceeded quota")
 			}
 			return nil
@@ -173,10 +175,10 @@ func TestFailureIsTold(t *testing.T) {
 		if len(rs.Status.Conditions) != 1 || rs.Status.Conditions[0].Reason != "FailedCreate" || rs.Status.Conditions[0].Message != "exceeded quota" {
 			t.Errorf("conditions %+v, want ReplicaFailure FailedCreate", rs.Status.Conditions)
 		}
-		if tries > 12 {
-			t.Errorf("%d refused creations in a second, want one per try and tries further apart", tries)
+		if n := tries.Load(); n > 12 {
+			t.Errorf("%d refused creations in a second, want one per try and tries further apart", n)
 		}
-		full = false
+		full.Store(false)
 		clock.Sleep(t.Context(), 10*time.Second)
 		rs, _ = client.Of[appsv1.ReplicaSet](srv, "ns").Get(t.Context(), "a")
 		if len(rs.Status.Conditions) != 0 || rs.Status.Replicas != 5 {
