@@ -163,6 +163,22 @@ func (s *served) subs() []sub {
 	return out
 }
 
+// short names and categories are the stored version's and its equals': a
+// retired one that had them too would be listed twice by "get all".
+func (s *served) short() []string {
+	if s.also != nil && s.also.Retired {
+		return nil
+	}
+	return s.info.Short
+}
+
+func (s *served) categories() []string {
+	if s.also != nil && s.also.Retired {
+		return nil
+	}
+	return s.info.Categories
+}
+
 func (s *served) verbs() []string { return slices.Sorted(slices.Values(s.info.Verbs)) }
 
 // storageHash names the stored form of a kind, for those who migrate storage.
@@ -186,7 +202,7 @@ func resourceList(v *groupVersion) *metav1.APIResourceList {
 		s := &v.resources[i]
 		out.APIResources = append(out.APIResources, metav1.APIResource{
 			Name: s.plural, SingularName: s.singular(), Namespaced: !s.info.ClusterScoped, Kind: s.kind, Verbs: s.verbs(),
-			ShortNames: s.info.Short, Categories: s.info.Categories, StorageVersionHash: s.storageHash(),
+			ShortNames: s.short(), Categories: s.categories(), StorageVersionHash: s.storageHash(),
 		})
 		for _, b := range s.subs() {
 			r := metav1.APIResource{Name: s.plural + "/" + b.name, Namespaced: !s.info.ClusterScoped, Kind: b.kind.Kind, Verbs: b.verbs}

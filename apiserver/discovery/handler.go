@@ -220,7 +220,7 @@ func aggregateVersion(v *groupVersion) v2.APIVersionDiscovery {
 		r := v2.APIResourceDiscovery{
 			Resource: s.plural, SingularResource: s.singular(), Scope: v2.ScopeNamespace, Verbs: s.verbs(),
 			ResponseKind: &metav1.GroupVersionKind{Group: s.group, Version: s.version, Kind: s.kind},
-			ShortNames:   s.info.Short, Categories: s.info.Categories,
+			ShortNames:   s.short(), Categories: s.categories(),
 		}
 		if s.info.ClusterScoped {
 			r.Scope = v2.ScopeCluster

@@ -1,0 +1,270 @@
+package openapi
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/resource"
+)
+
+type object = map[string]any
+
+// build gathers what documents are made of.
+type build struct {
+	names map[string]bool // definitions referred to
+	v3    bool
+}
+
+func (b *build) def(gvk schema.GroupVersionKind) string {
+	name := definitionOf(gvk)
+	if name != "" {
+		b.names[name] = true
+	}
+	return name
+}
+
+func (b *build) ref(name string) object {
+	if name == "" {
+		return object{"type": "string"}
+	}
+	b.names[name] = true
+	if b.v3 {
+		return object{"$ref": "#/components/schemas/" + name}
+	}
+	return object{"$ref": "#/definitions/" + name}
+}
+
+func (b *build) params(list []param) []any {
+	out := make([]any, 0, len(list))
+	for _, p := range list {
+		o := object{"name": p.name, "in": p.in, "description": p.text}
+		if p.in == "path" {
+			o["required"] = true
+		}
+		if b.v3 {
+			o["schema"] = object{"type": p.kind, "uniqueItems": true}
+		} else {
+			o["type"], o["uniqueItems"] = p.kind, true
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func (b *build) operation(o *operation, tag string) object {
+	out := object{
+		"operationId": o.id, "description": o.text, "tags": []string{tag},
+		"x-kubernetes-action":             o.action,
+		"x-kubernetes-group-version-kind": object{"group": o.gvk.Group, "version": o.gvk.Version, "kind": o.gvk.Kind},
+	}
+	params := b.params(o.params)
+	gives := []string{api.JSON, api.YAML, api.Protobuf}
+	if o.action == "list" {
+		gives = append(gives, api.JSON+";stream=watch", api.Protobuf+";stream=watch")
+	}
+	if o.takes != "" {
+		takes := o.takesMedia
+		if takes == nil {
+			takes = []string{"*/*"}
+		}
+		if b.v3 {
+			out["requestBody"] = object{"content": b.content(takes, o.takes), "required": o.takes != deleteName}
+		} else {
+			body := object{"name": "body", "in": "body", "schema": b.ref(o.takes)}
+			if o.takes != deleteName {
+				body["required"] = true
+			}
+			params = append([]any{body}, params...)
+			out["consumes"] = takes
+		}
+	}
+	if len(params) > 0 {
+		out["parameters"] = params
+	}
+	answers := object{"401": object{"description": "Unauthorized"}}
+	for _, c := range o.codes {
+		a := object{"description": map[string]string{"200": "OK", "201": "Created", "202": "Accepted"}[c]}
+		if b.v3 {
+			a["content"] = b.content(gives, o.gives)
+		} else {
+			a["schema"] = b.ref(o.gives)
+		}
+		answers[c] = a
+	}
+	out["responses"] = answers
+	if !b.v3 {
+		out["schemes"], out["produces"] = []string{"https"}, gives
+	}
+	return out
+}
+
+func (b *build) content(media []string, name string) object {
+	out := object{}
+	for _, m := range media {
+		out[m] = object{"schema": b.ref(name)}
+	}
+	return out
+}
+
+// addPaths writes the paths of a group and version.
+func (b *build) addPaths(into object, kinds []resource.Kind, gv schema.GroupVersion) {
+	tag := strings.ToLower(idPart(gv)[:1]) + idPart(gv)[1:]
+	list := operation{method: "get", action: "", id: "get" + idPart(gv) + "APIResources", text: "get available resources", gives: resourceList, codes: []string{"200"}}
+	o := b.operation(&list, tag)
+	delete(o, "x-kubernetes-action")
+	delete(o, "x-kubernetes-group-version-kind")
+	into[baseURL(gv)+"/"] = object{"get": o}
+	for _, e := range entries(kinds, gv) {
+		for _, p := range e.paths(b.def) {
+			item := object{"parameters": b.params(p.params)}
+			for n := range p.ops {
+				item[p.ops[n].method] = b.operation(&p.ops[n], tag)
+			}
+			into[p.url] = item
+		}
+	}
+}
+
+// kindsByName lists the kinds that definitions are of.
+func kindsByName(want definitions) map[string][]schema.GroupVersionKind {
+	out := map[string][]schema.GroupVersionKind{}
+	s := api.Scheme()
+	for gvk := range s.AllKnownTypes() {
+		if gvk.Version == "__internal" {
+			continue
+		}
+		if name := definitionOf(gvk); want[name] != nil {
+			out[name] = append(out[name], gvk)
+		}
+	}
+	for _, list := range out {
+		slices.SortFunc(list, func(a, b schema.GroupVersionKind) int { return strings.Compare(a.String(), b.String()) })
+	}
+	return out
+}
+
+// components returns the schemas referred to, with their kinds, spelled for the
+// version of OpenAPI.
+func (b *build) components() (map[string]json.RawMessage, error) {
+	defs, err := closure(slices.Sorted(maps.Keys(b.names)))
+	if err != nil {
+		return nil, err
+	}
+	kinds := kindsByName(defs)
+	out := make(map[string]json.RawMessage, len(defs))
+	for name, raw := range defs {
+		if list := kinds[name]; len(list) > 0 {
+			mark := []byte(`{"x-kubernetes-group-version-kind":`)
+			var gvks []object
+			for _, k := range list {
+				gvks = append(gvks, object{"group": k.Group, "version": k.Version, "kind": k.Kind})
+			}
+			data, err := json.Marshal(gvks)
+			if err != nil {
+				return nil, err
+			}
+			mark = append(append(mark, data...), ',')
+			raw = append(mark, raw[1:]...)
+		}
+		if b.v3 {
+			if raw, err = toV3(raw); err != nil {
+				return nil, err
+			}
+		}
+		out[name] = raw
+	}
+	return out, nil
+}
+
+// toV3 spells a schema for OpenAPI v3, where a reference stands alone.
+func toV3(raw []byte) ([]byte, error) {
+	var doc any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, err
+	}
+	return json.Marshal(spellV3(doc))
+}
+
+func spellV3(v any) any {
+	switch t := v.(type) {
+	case map[string]any:
+		for k, x := range t {
+			t[k] = spellV3(x)
+		}
+		ref, ok := t["$ref"].(string)
+		if !ok {
+			return t
+		}
+		ref = "#/components/schemas/" + strings.TrimPrefix(ref, "#/definitions/")
+		if len(t) == 1 {
+			return object{"$ref": ref}
+		}
+		delete(t, "$ref")
+		t["allOf"] = []any{object{"$ref": ref}}
+		return t
+	case []any:
+		for i := range t {
+			t[i] = spellV3(t[i])
+		}
+	}
+	return v
+}
+
+func info() object {
+	return object{"title": "Kubernetes", "version": api.Version().GitVersion}
+}
+
+// security is how clients may prove who they are.
+func bearer() object {
+	return object{"BearerToken": object{"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"}}
+}
+
+// documentV3 is the OpenAPI v3 document of one group and version.
+func documentV3(kinds []resource.Kind, gv schema.GroupVersion) ([]byte, error) {
+	b := &build{names: map[string]bool{}, v3: true}
+	paths := object{}
+	b.addPaths(paths, kinds, gv)
+	schemas, err := b.components()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(object{
+		"openapi": "3.0.0", "info": info(), "paths": paths,
+		"components": object{"schemas": schemas, "securitySchemes": bearer()},
+	})
+}
+
+// documentV2 is the OpenAPI v2 document of everything.
+func documentV2(kinds []resource.Kind) ([]byte, error) {
+	b := &build{names: map[string]bool{}}
+	paths := object{}
+	for _, gv := range versions(kinds) {
+		b.addPaths(paths, kinds, gv)
+	}
+	defs, err := b.components()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(object{
+		"swagger": "2.0", "info": info(), "paths": paths, "definitions": defs,
+		"securityDefinitions": bearer(), "security": []object{{"BearerToken": []string{}}},
+	})
+}
+
+// versions lists every served group and version.
+func versions(kinds []resource.Kind) []schema.GroupVersion {
+	seen := map[schema.GroupVersion]bool{}
+	for _, k := range kinds {
+		i := k.Info()
+		seen[i.GroupVersionKind.GroupVersion()] = true
+		for n := range i.Also {
+			seen[schema.GroupVersion{Group: i.Also[n].Group, Version: i.Also[n].Version}] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(seen), func(a, b schema.GroupVersion) int { return strings.Compare(a.String(), b.String()) })
+}

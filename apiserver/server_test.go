@@ -1,0 +1,66 @@
+package apiserver_test
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sampan-dev/sampan/apiserver"
+	"github.com/sampan-dev/sampan/apiserver/apply"
+	"github.com/sampan-dev/sampan/apiserver/openapi"
+	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/resource/all"
+	"github.com/sampan-dev/sampan/storage/mem"
+)
+
+func newServer(t testing.TB, c apiserver.Config) *apiserver.Server {
+	t.Helper()
+	registry := rest.NewRegistry(all.Kinds())
+	e := rest.New(rest.Deps{Store: mem.New(), Registry: registry, Fields: apply.New(openapi.NewMerger())})
+	c.Advertise = net.IPv4(127, 0, 0, 1)
+	s, err := apiserver.New(c, apiserver.Deps{Engine: e, OpenAPI: openapi.New(registry.Kinds)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// client asks a handler as a script would.
+type client struct {
+	t testing.TB
+	h http.Handler
+}
+
+func (c client) do(method, path, contentType, body string) (int, map[string]any, http.Header) {
+	c.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("User-Agent", "test/1")
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
+	}
+	w := httptest.NewRecorder()
+	c.h.ServeHTTP(w, r)
+	out := map[string]any{}
+	json.Unmarshal(w.Body.Bytes(), &out)
+	return w.Code, out, w.Header()
+}
+
+// TestServeForReal serves on the loopback for a person to try, when asked to.
+func TestServeForReal(t *testing.T) {
+	addr := os.Getenv("SAMPAN_TEST_SERVE")
+	if addr == "" {
+		t.Skip("SAMPAN_TEST_SERVE=127.0.0.1:PORT not set")
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, apiserver.Config{Listener: l})
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
