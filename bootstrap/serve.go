@@ -60,11 +60,14 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	g := run.New(ctx)
 	g.Go("control plane", cp.Run)
-	g.Go("objects", func(ctx context.Context) error { return s.objects(ctx, cp) })
+	joinable := make(chan struct{}) // closed when nodes have the rights they need
+	g.Go("objects", func(ctx context.Context) error { return s.objects(ctx, cp, joinable) })
 	if !s.NoNode {
 		g.Go("node", func(ctx context.Context) error {
-			if err := cp.Serving(ctx); err != nil {
-				return err
+			select {
+			case <-joinable:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 			return s.node(ctx, cp.Client("system:node:"+s.NodeName, "system:nodes"), s.path("pki", "ca.crt"))
 		})
@@ -113,7 +116,7 @@ func keyPair(p *pki.Pair) tls.Certificate {
 }
 
 // objects makes what a cluster has beyond the control plane's own.
-func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane) error {
+func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane, joinable chan<- struct{}) error {
 	if err := cp.Ready(ctx); err != nil {
 		return err
 	}
@@ -121,6 +124,7 @@ func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane) er
 	if err := joinObjects(ctx, c, s.Token); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
+	close(joinable)
 	if !s.NoNode {
 		if err := markControlPlane(ctx, c, s.NodeName); err != nil {
 			return fmt.Errorf("bootstrap: %w", err)

@@ -11,14 +11,15 @@ import (
 
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/admission"
+	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/authn"
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/apiserver/ledger"
+	"github.com/sampan-dev/sampan/apiserver/openapi"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/stream"
 	"github.com/sampan-dev/sampan/apiserver/virtual"
-	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/storage"
 )
 
@@ -36,8 +37,8 @@ type gate struct {
 // newServer makes the API server over a store. The parts that judge requests
 // read through the very engine they guard, so it comes first and is told of
 // them after.
-func newServer(ctx context.Context, cfg *Config, store storage.Store, deps Deps, checks []virtual.Check, hooks []request.Hook) (*apiserver.Server, *gate, error) {
-	engine := rest.New(rest.Deps{Store: store, Registry: rest.NewRegistry(all.Kinds()), Log: deps.Log})
+func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *rest.Registry, deps Deps, checks []virtual.Check, hooks []request.Hook) (*apiserver.Server, *gate, error) {
+	engine := rest.New(rest.Deps{Store: store, Registry: registry, Fields: apply.New(openapi.NewMerger()), Log: deps.Log})
 	g := &gate{back: engine.Backend()}
 	g.rbac, g.node = authz.NewRBAC(g.back), authz.NewNode(g.back)
 	var err error
@@ -68,7 +69,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, deps Deps,
 	engine.Authorizer, engine.Connectors, engine.Posters = g.authz, streams.Connectors(), streams.Posters()
 	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
 	s, err := apiserver.New(cfg.server(hooks), apiserver.Deps{
-		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate,
+		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: openapi.New(registry.Kinds),
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
 		},

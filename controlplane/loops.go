@@ -13,8 +13,10 @@ import (
 	"github.com/sampan-dev/sampan/controller/endpoints"
 	"github.com/sampan-dev/sampan/controller/endpointslice"
 	"github.com/sampan-dev/sampan/controller/endpointslicemirroring"
+	"github.com/sampan-dev/sampan/controller/garbagecollector"
 	"github.com/sampan-dev/sampan/controller/namespace"
 	"github.com/sampan-dev/sampan/controller/nodeipam"
+	"github.com/sampan-dev/sampan/controller/nodelifecycle"
 	"github.com/sampan-dev/sampan/controller/replicaset"
 	"github.com/sampan-dev/sampan/controller/resourcequota"
 	"github.com/sampan-dev/sampan/controller/rootca"
@@ -76,6 +78,10 @@ var loops = []loop{
 		}
 		return nodeipam.New(d, nodeipam.Config{ClusterCIDRs: prefixes(cfg.ClusterCIDR), MaskIPv4: cfg.NodeMaskIPv4, MaskIPv6: cfg.NodeMaskIPv6})
 	}},
+	{name: "node-lifecycle-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
+		return nodelifecycle.New(d, nodelifecycle.Config{Grace: cfg.NodeMonitorGracePeriod})
+	}},
+	plain("garbage-collector-controller", garbagecollector.New),
 	plain("deployment-controller", deployment.New),
 	plain("replicaset-controller", replicaset.New),
 	plain("endpoints-controller", endpoints.New),

@@ -13,10 +13,12 @@ import (
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/virtual"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/scheduler"
 	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/etcd"
@@ -125,8 +127,12 @@ func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 // start puts the parts together over a store that answers, and runs them in g.
 func (c *ControlPlane) start(g *run.Group) error {
 	ctx := g.Context()
-	var err error
-	if c.server, c.gate, err = newServer(ctx, &c.cfg, c.store, c.deps, c.checks(), c.hooks()); err != nil {
+	registry := rest.NewRegistry(all.Kinds())
+	store, err := cached(ctx, g, c.store, registry, c.deps)
+	if err != nil {
+		return err
+	}
+	if c.server, c.gate, err = newServer(ctx, &c.cfg, store, registry, c.deps, c.checks(), c.hooks()); err != nil {
 		return err
 	}
 	privileged := request.WithUser(ctx, apiserver.Loopback())
