@@ -59,7 +59,7 @@ func TestNginxTimesTen(t *testing.T) {
 	each(t, func(w *world) {
 		ns := w.namespace()
 		out := w.k("-n", ns, "create", "-f", "testdata/nginx.yml")
-		w.says(out, "Warning: extensions/v1beta1 Deployment is deprecated in v1.9+, unavailable in v1.16+; use apps/v1 Deployment",
+		w.says(out, "Warning: extensions/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
 			"deployment.extensions/nginx-deployment created")
 		names := w.running(ns, "app=nginx", 10)
 		w.says(w.k("-n", ns, "get", "pods", "-o", "wide"), "NOMINATED NODE", "e2e-1")

@@ -95,6 +95,9 @@ func (n *Node) kubelet(ctx context.Context, endpoint string) error {
 		if err := n.seed(ctx, endpoint); err != nil {
 			return err
 		}
+		if err := n.importImages(ctx, endpoint); err != nil {
+			return err
+		}
 	}
 	r, images, err := cri.Connect(ctx, endpoint)
 	if err != nil {
@@ -110,11 +113,10 @@ func (n *Node) kubelet(ctx context.Context, endpoint string) error {
 	}
 	g := run.New(ctx)
 	g.Go("kubelet", k.Run)
-	g.Go("images", func(ctx context.Context) error { return n.importImages(ctx, endpoint) })
 	return g.Wait()
 }
 
-// seed puts the images in that a cluster's own manifests call for.
+// seed puts in the images that a cluster's own manifests call for.
 func (n *Node) seed(ctx context.Context, endpoint string) error {
 	imgs, err := image.System(n.cfg.Binary, image.DefaultSystem())
 	if err != nil {
@@ -149,12 +151,37 @@ func (n *Node) importImages(ctx context.Context, endpoint string) error {
 	defer s.Close()
 	slices.Sort(files)
 	for _, path := range files {
-		if err := ImportImages(ctx, s, n.cfg.Registry, path); err != nil && !errors.Is(err, context.Canceled) {
-			n.deps.Log.Error("node: image archive not imported", "file", path, "err", err)
+		if n.imported(path) {
+			continue
 		}
+		if err := ImportImages(ctx, s, n.cfg.Registry, path); err != nil {
+			if errors.Is(err, context.Canceled) {
+				return err
+			}
+			n.deps.Log.Error("node: image archive not imported", "file", path, "err", err)
+			continue
+		}
+		n.remember(path)
 	}
 	return nil
 }
+
+// mark names the file that says an archive, as it is now, was imported.
+func (n *Node) mark(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(n.cfg.Runtime.Root, fmt.Sprintf("imported-%s-%d-%d", filepath.Base(path), st.Size(), st.ModTime().UnixNano()))
+}
+
+func (n *Node) imported(path string) bool {
+	_, err := os.Stat(n.mark(path))
+	return err == nil
+}
+
+// remember is a shortcut for the next start; failing at it costs only time.
+func (n *Node) remember(path string) { _ = os.WriteFile(n.mark(path), nil, 0o600) }
 
 // mirrors makes the runtime ask the node's own registry before any other, so
 // that images kept here are found even where a pod insists on pulling.
