@@ -44,8 +44,8 @@ type Config struct {
 
 	SnapshotCount uint64        // 10,000, as upstream
 	QuotaBytes    int64         // 0 is etcd's own 2 GiB
-	Tick          time.Duration // heartbeat; 10 ms alone, else 100 ms
-	Election      time.Duration // election timeout; 50 ms alone, else 1 s
+	Tick          time.Duration // heartbeat; 500 ms alone, which saves idle work, else 100 ms
+	Election      time.Duration // election timeout; 2.5 s alone, else 1 s
 	// NoFsync loses acknowledged writes when the machine stops: for tests.
 	NoFsync bool
 
@@ -114,7 +114,7 @@ func (c *Config) embedded(log *zap.Logger) *embed.Config {
 	}
 	e.SnapshotCount = orElse(c.SnapshotCount, e.SnapshotCount)
 	e.QuotaBackendBytes = c.QuotaBytes
-	tick, election := 10*time.Millisecond, 50*time.Millisecond
+	tick, election := 500*time.Millisecond, 2500*time.Millisecond
 	if c.several() {
 		tick, election = 100*time.Millisecond, time.Second
 	}

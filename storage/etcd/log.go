@@ -4,17 +4,33 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
+// guard is how a Server hears of its member's troubles.
+type guard struct {
+	failed func(msg string) // the member cannot go on
+	ending atomic.Bool      // it is being stopped: complaints are expected
+}
+
 // bridge returns a zap logger that writes warnings and worse to log, and that
-// reports what etcd takes for fatal to failed instead of ending the process:
-// only the goroutine in trouble ends.
-func bridge(log *slog.Logger, failed func(msg string)) *zap.Logger {
-	end := endGoroutine(failed)
-	return zap.New(core{log: log}, zap.WithFatalHook(end), zap.WithPanicHook(end))
+// reports what etcd takes for fatal to g instead of ending the process: only
+// the goroutine in trouble ends.
+func bridge(log *slog.Logger, g *guard) *zap.Logger {
+	end := endGoroutine(g.failed)
+	return zap.New(core{log: log, g: g}, zap.WithFatalHook(end), zap.WithPanicHook(end))
+}
+
+// advice is what etcd says at every start of a member like ours.
+var advice = []string{
+	"Running http and grpc server on single port",
+	"it isn't recommended to use default name",
+	"simple token is not cryptographically signed",
 }
 
 type endGoroutine func(msg string)
@@ -32,12 +48,15 @@ func (e endGoroutine) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) 
 }
 
 // core is a zapcore.Core over slog.
-type core struct{ log *slog.Logger }
+type core struct {
+	log *slog.Logger
+	g   *guard
+}
 
 func (c core) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 func (c core) With(fields []zapcore.Field) zapcore.Core {
-	return core{log: slog.New(c.log.Handler().WithAttrs(attrs(fields)))}
+	return core{log: slog.New(c.log.Handler().WithAttrs(attrs(fields))), g: c.g}
 }
 
 func (c core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -49,7 +68,11 @@ func (c core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedE
 
 func (c core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := slog.LevelError
-	if e.Level == zapcore.WarnLevel {
+	said := func(a string) bool { return strings.HasPrefix(e.Message, a) }
+	switch {
+	case c.g.ending.Load() || slices.ContainsFunc(advice, said):
+		level = slog.LevelDebug
+	case e.Level == zapcore.WarnLevel:
 		level = slog.LevelWarn
 	}
 	c.log.LogAttrs(context.Background(), level, e.Message, attrs(fields)...)

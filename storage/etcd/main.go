@@ -26,9 +26,9 @@ func Main(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "etcd:", err)
 		return 2
 	}
-	s := newServer(func(failed func(string)) *embed.Config {
+	s := newServer(func(g *guard) *embed.Config {
 		c := *cfg
-		c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(slog.Default().With("room", "etcd"), failed))
+		c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(slog.Default().With("room", "etcd"), g))
 		return &c
 	})
 	if err := s.Run(ctx); err != nil && ctx.Err() == nil {

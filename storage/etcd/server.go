@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
@@ -21,7 +22,7 @@ var errDown = errors.New("etcd: the member is not running")
 // Server is an etcd member inside this process. Run may be called again after
 // it failed.
 type Server struct {
-	cfg     func(failed func(string)) *embed.Config
+	cfg     func(*guard) *embed.Config
 	running atomic.Pointer[etcdserver.EtcdServer]
 	changed atomic.Pointer[chan struct{}] // closed when running changes
 }
@@ -36,10 +37,10 @@ func NewServer(cfg Config) (*Server, error) {
 		log = slog.Default()
 	}
 	log = log.With("room", "etcd")
-	return newServer(func(failed func(string)) *embed.Config { return cfg.embedded(bridge(log, failed)) }), nil
+	return newServer(func(g *guard) *embed.Config { return cfg.embedded(bridge(log, g)) }), nil
 }
 
-func newServer(cfg func(func(string)) *embed.Config) *Server {
+func newServer(cfg func(*guard) *embed.Config) *Server {
 	s := &Server{cfg: cfg}
 	c := make(chan struct{})
 	s.changed.Store(&c)
@@ -59,19 +60,24 @@ const closePatience = 10 * time.Second
 // again when it returns.
 func (s *Server) Run(ctx context.Context) error {
 	fatal := make(chan string, 16)
-	cfg := s.cfg(func(msg string) {
+	g := &guard{failed: func(msg string) {
 		select {
 		case fatal <- msg:
 		default:
 		}
-	})
-	e, err := start(ctx, cfg, fatal)
+	}}
+	e, err := start(ctx, s.cfg(g), fatal)
 	if err != nil {
 		return fmt.Errorf("etcd: start: %w", err)
 	}
 	defer s.close(ctx, e)
+	defer g.ending.Store(true)
+	lctx, led := context.WithCancel(ctx)
+	defer led()
+	run.Detach(lctx, "etcd lead", func(ctx context.Context) { lead(ctx, e.Server) })
 	select {
 	case <-e.Server.ReadyNotify():
+		led()
 		s.set(e.Server)
 	case msg := <-fatal:
 		return fmt.Errorf("etcd: start: %s", msg)
@@ -114,6 +120,19 @@ func start(ctx context.Context, cfg *embed.Config, fatal <-chan string) (*embed.
 		}
 	}
 	return e, err
+}
+
+// lead makes a member that is alone its own leader at once, instead of after an
+// election timeout: it is told what a resigning leader tells its successor,
+// until it has applied enough of its log to listen.
+func lead(ctx context.Context, e *etcdserver.EtcdServer) {
+	for e.Leader() == 0 && ctx.Err() == nil {
+		if len(e.Cluster().Members()) == 1 {
+			id := uint64(e.MemberID())
+			_ = e.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id})
+		}
+		_ = clock.Sleep(ctx, time.Millisecond) // ended: the loop ends too
+	}
 }
 
 func (s *Server) close(ctx context.Context, e *embed.Etcd) {
