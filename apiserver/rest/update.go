@@ -257,7 +257,8 @@ func (e *Engine) readyUpdate(ctx context.Context, o *Op, c *change, next, cur ap
 		o.Kind.Prepare(rq, next, cur)
 	}
 	next.SetGeneration(cur.GetGeneration())
-	if changed, known := o.Kind.SpecChanged(next, cur); known && changed {
+	// A status is what was observed of a generation; writing it makes no new one.
+	if changed, known := o.Kind.SpecChanged(next, cur); known && changed && o.Info.Subresource != "status" {
 		next.SetGeneration(cur.GetGeneration() + 1)
 	}
 	if !isSub {
