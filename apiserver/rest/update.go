@@ -227,6 +227,7 @@ func (o *Op) preconditions(c *change, next, cur api.Object, fresh bool) error {
 				field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update"),
 			})
 		}
+		next.SetResourceVersion(cur.GetResourceVersion())
 	case rv != cur.GetResourceVersion():
 		return fail(conflict(o.GR(), c.name))
 	}

@@ -245,5 +245,5 @@ func (x *exchange) virtual() error {
 	if i.Verb == "create" {
 		code = http.StatusCreated
 	}
-	return x.sendObject(code, out)
+	return x.sendVirtual(code, out)
 }
