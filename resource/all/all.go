@@ -17,16 +17,26 @@ import (
 	"github.com/sampan-dev/sampan/resource/configmap"
 	"github.com/sampan-dev/sampan/resource/controllerrevision"
 	"github.com/sampan-dev/sampan/resource/cronjob"
+	"github.com/sampan-dev/sampan/resource/csidriver"
+	"github.com/sampan-dev/sampan/resource/csinode"
+	"github.com/sampan-dev/sampan/resource/csistoragecapacity"
 	"github.com/sampan-dev/sampan/resource/daemonset"
 	"github.com/sampan-dev/sampan/resource/deployment"
 	"github.com/sampan-dev/sampan/resource/endpoints"
 	"github.com/sampan-dev/sampan/resource/endpointslice"
 	"github.com/sampan-dev/sampan/resource/event"
+	"github.com/sampan-dev/sampan/resource/horizontalpodautoscaler"
+	"github.com/sampan-dev/sampan/resource/ingress"
+	"github.com/sampan-dev/sampan/resource/ingressclass"
+	"github.com/sampan-dev/sampan/resource/ipaddress"
 	"github.com/sampan-dev/sampan/resource/job"
 	"github.com/sampan-dev/sampan/resource/lease"
 	"github.com/sampan-dev/sampan/resource/limitrange"
 	"github.com/sampan-dev/sampan/resource/namespace"
+	"github.com/sampan-dev/sampan/resource/networkpolicy"
 	"github.com/sampan-dev/sampan/resource/node"
+	"github.com/sampan-dev/sampan/resource/persistentvolume"
+	"github.com/sampan-dev/sampan/resource/persistentvolumeclaim"
 	"github.com/sampan-dev/sampan/resource/pod"
 	"github.com/sampan-dev/sampan/resource/poddisruptionbudget"
 	"github.com/sampan-dev/sampan/resource/podtemplate"
@@ -39,13 +49,16 @@ import (
 	"github.com/sampan-dev/sampan/resource/secret"
 	"github.com/sampan-dev/sampan/resource/service"
 	"github.com/sampan-dev/sampan/resource/serviceaccount"
+	"github.com/sampan-dev/sampan/resource/servicecidr"
 	"github.com/sampan-dev/sampan/resource/statefulset"
+	"github.com/sampan-dev/sampan/resource/storageclass"
 	"github.com/sampan-dev/sampan/resource/tokenreview"
+	"github.com/sampan-dev/sampan/resource/volumeattachment"
 )
 
 // Kinds is every kind, group by group.
 func Kinds() []resource.Kind {
-	return slices.Concat(core(), apps(), batch(), access(), others())
+	return slices.Concat(core(), apps(), batch(), network(), volumes(), access(), others())
 }
 
 func core() []resource.Kind {
@@ -58,6 +71,8 @@ func core() []resource.Kind {
 		service.Kind(),
 		endpoints.Kind(),
 		event.Kind(),
+		persistentvolume.Kind(),
+		persistentvolumeclaim.Kind(),
 		configmap.Kind(),
 		secret.Kind(),
 		serviceaccount.Kind(),
@@ -81,6 +96,27 @@ func batch() []resource.Kind {
 	return []resource.Kind{
 		job.Kind(),
 		cronjob.Kind(),
+		horizontalpodautoscaler.Kind(),
+	}
+}
+
+func network() []resource.Kind {
+	return []resource.Kind{
+		ingress.Kind(),
+		ingressclass.Kind(),
+		networkpolicy.Kind(),
+		servicecidr.Kind(),
+		ipaddress.Kind(),
+	}
+}
+
+func volumes() []resource.Kind {
+	return []resource.Kind{
+		storageclass.Kind(),
+		volumeattachment.Kind(),
+		csidriver.Kind(),
+		csinode.Kind(),
+		csistoragecapacity.Kind(),
 	}
 }
 

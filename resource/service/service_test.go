@@ -142,7 +142,9 @@ func TestCreateRules(t *testing.T) {
 		"family":      {func(s *corev1.ServiceSpec) { s.IPFamilies = []corev1.IPFamily{"IPv6"} }, `spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster`},
 		"balancer":    {func(s *corev1.ServiceSpec) { s.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} }, "spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"},
 		"policy":      {func(s *corev1.ServiceSpec) { s.ExternalTrafficPolicy = "Local" }, `spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services`},
-		"twice":       {func(s *corev1.ServiceSpec) { s.Ports = []corev1.ServicePort{{Name: "a", Port: 1}, {Name: "b", Port: 1}} }, "spec.ports[1]: Duplicate value"},
+		"twice": {func(s *corev1.ServiceSpec) {
+			s.Ports = []corev1.ServicePort{{Name: "a", Port: 1}, {Name: "b", Port: 1}}
+		}, "spec.ports[1]: Duplicate value"},
 	} {
 		b := newBooks("IPv4")
 		b.ips["10.96.0.9"], b.ports["TCP/30080"] = "other", "other"
@@ -237,11 +239,15 @@ func TestColumns(t *testing.T) {
 		return strings.Trim(fmt.Sprint(Kind().Cells(s, now)), "[]")
 	}
 	for want, s := range map[string]*corev1.Service{
-		"s ClusterIP 10.0.0.1 <none> 80/TCP 60s app=a": svc(func(s *corev1.ServiceSpec) { s.Type, s.ClusterIPs, s.Ports[0].Protocol = "ClusterIP", []string{"10.0.0.1"}, "TCP" }),
+		"s ClusterIP 10.0.0.1 <none> 80/TCP 60s app=a": svc(func(s *corev1.ServiceSpec) {
+			s.Type, s.ClusterIPs, s.Ports[0].Protocol = "ClusterIP", []string{"10.0.0.1"}, "TCP"
+		}),
 		"s LoadBalancer 10.0.0.1 <pending> 80:30000/TCP 60s app=a": svc(func(s *corev1.ServiceSpec) {
 			s.Type, s.ClusterIPs, s.Ports[0].Protocol, s.Ports[0].NodePort = "LoadBalancer", []string{"10.0.0.1"}, "TCP", 30000
 		}),
-		"s ExternalName <none> example.com <none> 60s <none>": svc(func(s *corev1.ServiceSpec) { s.Type, s.ExternalName, s.Ports, s.Selector = "ExternalName", "example.com", nil, nil }),
+		"s ExternalName <none> example.com <none> 60s <none>": svc(func(s *corev1.ServiceSpec) {
+			s.Type, s.ExternalName, s.Ports, s.Selector = "ExternalName", "example.com", nil, nil
+		}),
 	} {
 		if got := cells(s); got != want {
 			t.Errorf("got %q, want %q", got, want)
