@@ -8,7 +8,8 @@ REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DIRTY    := $(shell test -z "$$(git status --porcelain 2>/dev/null)" && echo clean || echo dirty)
 DATE     := $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
 V        := github.com/sampan-dev/sampan/api
-LDFLAGS  := -s -w -X $(V).gitVersion=v$(VERSION)+sampan.$(REVISION) -X $(V).gitCommit=$(REVISION) -X $(V).gitTreeState=$(DIRTY) -X $(V).buildDate=$(DATE)
+KV       := -X k8s.io/component-base/version
+LDFLAGS  := -s -w $(KV).gitVersion=v$(VERSION) $(KV).gitMajor=1 $(KV).gitMinor=37 $(KV).gitTreeState=$(DIRTY) $(KV).gitCommit=$(REVISION) $(KV).buildDate=$(DATE) -X $(V).gitVersion=v$(VERSION)+sampan.$(REVISION) -X $(V).gitCommit=$(REVISION) -X $(V).gitTreeState=$(DIRTY) -X $(V).buildDate=$(DATE)
 
 include embedded/Makefile.inc
 

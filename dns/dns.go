@@ -11,7 +11,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 
@@ -88,19 +87,15 @@ func Main(ctx context.Context, args []string) int {
 	return 0
 }
 
-// serve runs the Corefile at path until ctx ends.
+// serve runs the Corefile at path until ctx ends. It is read through a loader,
+// which the reload plugin asks again later.
 func serve(ctx context.Context, path string) error {
-	var contents []byte
-	var err error
-	if path == "stdin" {
-		contents, err = io.ReadAll(os.Stdin)
-	} else {
-		contents, err = os.ReadFile(path)
-	}
+	caddy.RegisterCaddyfileLoader("flag", caddy.LoaderFunc(func(string) (caddy.Input, error) { return load(path) }))
+	input, err := caddy.LoadCaddyfile(serverType)
 	if err != nil {
 		return err
 	}
-	instance, err := caddy.Start(caddy.CaddyfileInput{Contents: contents, Filepath: path, ServerTypeName: serverType})
+	instance, err := caddy.Start(input)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -118,4 +113,15 @@ func serve(ctx context.Context, path string) error {
 	defer stopped()
 	instance.Wait()
 	return nil
+}
+
+func load(path string) (caddy.Input, error) {
+	if path == "stdin" {
+		return caddy.CaddyfileFromPipe(os.Stdin, serverType)
+	}
+	contents, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return caddy.CaddyfileInput{Contents: contents, Filepath: path, ServerTypeName: serverType}, nil
 }

@@ -119,7 +119,7 @@ func each(t *testing.T, fn func(w *world)) {
 }
 
 // limit bounds every wait; it is generous, since the machine may be busy.
-const limit = 2 * time.Minute
+const limit = time.Minute
 
 // try runs kubectl and returns its output, both streams together, and its error.
 func (w *world) try(stdin string, args ...string) (string, error) {
@@ -178,7 +178,7 @@ func (w *world) until(what string, fn func() error) {
 			return
 		}
 	}
-	state, _ := w.try("", "get", "pods,events", "-A", "-o", "wide")
+	state, _ := w.try("", "get", "pods", "-A", "-o", "wide")
 	w.Fatalf("%s: not after %s: %v\n%s", what, limit, err, state)
 }
 

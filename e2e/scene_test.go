@@ -74,9 +74,9 @@ func TestNginxTimesTen(t *testing.T) {
 		w.says(page, "Welcome to nginx!")
 		w.says(w.k("-n", ns, "get", "deploy", "nginx-deployment"), "10/10")
 
-		w.Run("services", func(*testing.T) { services(w, ns) })
-		w.Run("self-healing", func(*testing.T) { healing(w, ns, names) })
-		w.Run("scaling and rollouts", func(*testing.T) { rollouts(w, ns) })
+		w.Run("services", func(t *testing.T) { services(&world{t, w.kubectl}, ns) })
+		w.Run("self-healing", func(t *testing.T) { healing(&world{t, w.kubectl}, ns, names) })
+		w.Run("scaling and rollouts", func(t *testing.T) { rollouts(&world{t, w.kubectl}, ns) })
 	})
 }
 
