@@ -108,4 +108,3 @@ func BenchmarkGetPod(b *testing.B) {
 	client{b, h}.do("POST", base+"pods", jsonType, richPod("p"))
 	parallel(b, h, func(int64) *http.Request { return request("GET", base+"pods/p", "") }, 200)
 }
-

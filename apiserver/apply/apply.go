@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/resource"
@@ -28,6 +29,7 @@ type Fields struct {
 	mu       sync.Mutex
 	managers map[key]*managedfields.FieldManager
 	known    map[schema.GroupVersionKind]typed.ParseableType
+	fresh    memory
 }
 
 type key struct {
@@ -43,11 +45,18 @@ func New(t Types) *Fields {
 
 // Update writes into obj who owns what after manager made it of live.
 func (f *Fields) Update(k resource.Kind, v *resource.Version, sub string, live, obj api.Object, manager string) error {
+	api.SetKind(obj, k.Info().GroupVersionKind)
+	if live.GetUID() == "" && sub == "" && len(obj.GetManagedFields()) == 0 {
+		return f.first(k, v, live, obj, manager)
+	}
+	return f.update(k, v, sub, live, obj, manager)
+}
+
+func (f *Fields) update(k resource.Kind, v *resource.Version, sub string, live, obj api.Object, manager string) error {
 	m, err := f.manager(k, v, sub)
 	if err != nil {
 		return err
 	}
-	api.SetKind(obj, k.Info().GroupVersionKind)
 	if live.GetObjectKind().GroupVersionKind().Empty() {
 		api.SetKind(live, k.Info().GroupVersionKind)
 	}
@@ -182,7 +191,12 @@ func (t *typer) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOption
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return p.FromUnstructured(u.UnstructuredContent(), opts...)
 	}
-	return p.FromStructured(obj, opts...)
+	// A Go struct has the right shape already: no need to validate it.
+	v, err := value.NewValueReflect(obj)
+	if err != nil {
+		return nil, err
+	}
+	return typed.AsTypedUnvalidated(v, p.Schema, p.TypeRef), nil
 }
 
 // TypedToObject implements managedfields.TypeConverter.
