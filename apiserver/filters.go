@@ -1,9 +1,11 @@
 package apiserver
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -242,6 +244,14 @@ func (a *answer) Flush() {
 	if f, ok := a.ResponseWriter.(http.Flusher); ok {
 		f.Flush()
 	}
+}
+
+// Hijack implements http.Hijacker for the streams, which take the connection over.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if a.code == 0 {
+		a.code = http.StatusSwitchingProtocols
+	}
+	return http.NewResponseController(a.ResponseWriter).Hijack()
 }
 
 func (a *answer) status() int {

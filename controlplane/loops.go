@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/controller/certificates"
 	"github.com/sampan-dev/sampan/controller/clusterrole"
 	"github.com/sampan-dev/sampan/controller/deployment"
 	"github.com/sampan-dev/sampan/controller/disruption"
@@ -17,10 +18,12 @@ import (
 	"github.com/sampan-dev/sampan/controller/namespace"
 	"github.com/sampan-dev/sampan/controller/nodeipam"
 	"github.com/sampan-dev/sampan/controller/nodelifecycle"
+	"github.com/sampan-dev/sampan/controller/podgc"
 	"github.com/sampan-dev/sampan/controller/replicaset"
 	"github.com/sampan-dev/sampan/controller/resourcequota"
 	"github.com/sampan-dev/sampan/controller/rootca"
 	"github.com/sampan-dev/sampan/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/controller/tainteviction"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
 
@@ -81,6 +84,20 @@ var loops = []loop{
 	{name: "node-lifecycle-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
 		return nodelifecycle.New(d, nodelifecycle.Config{Grace: cfg.NodeMonitorGracePeriod})
 	}},
+	plain("taint-eviction-controller", tainteviction.New),
+	{name: "pod-garbage-collector-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
+		return podgc.New(d, cfg.TerminatedPodThreshold), nil
+	}},
+	{name: "certificatesigningrequest-approving-controller", make: func(d controller.Deps, _ controller.Config, _ Secrets) (controller.Controller, error) {
+		return certificates.NewApprover(d, certificates.ApproverConfig{}), nil
+	}},
+	{name: "certificatesigningrequest-signing-controller", make: func(d controller.Deps, cfg controller.Config, s Secrets) (controller.Controller, error) {
+		if s.Signer == nil {
+			return nil, nil
+		}
+		return certificates.NewSigner(d, s.Signer, cfg.SigningDuration), nil
+	}},
+	plain("certificatesigningrequest-cleaner-controller", certificates.NewCleaner),
 	plain("garbage-collector-controller", garbagecollector.New),
 	plain("deployment-controller", deployment.New),
 	plain("replicaset-controller", replicaset.New),
