@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -184,6 +185,10 @@ func (h *Handler) document(key string, asProto bool) ([]byte, error) {
 		return nil, err
 	}
 	h.made[form] = bytes.Clone(b.Bytes())
+	if key == "v2" {
+		// Hundreds of megabytes were garbage for a moment: give them back.
+		debug.FreeOSMemory()
+	}
 	return h.made[form], nil
 }
 

@@ -145,21 +145,30 @@ func (s *Served) wire(rec *storage.Record, f api.Format) ([]byte, error) {
 		slot = slotProto
 	}
 	v, err := rec.Form(slot, func(r *storage.Record) (any, error) {
-		if f == api.FormatProtobuf {
-			if data, ok := patchRevision(r.Value, r.Rev); ok {
-				return data, nil
-			}
+		data, err := s.makeWire(r, f)
+		if err == nil {
+			s.keep.add(r, slot, len(data))
 		}
-		obj, err := s.object(r)
-		if err != nil {
-			return nil, err
-		}
-		return encode(f, obj)
+		return data, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return v.([]byte), nil
+}
+
+// makeWire encodes a record; protobuf is the stored bytes with the version set.
+func (s *Served) makeWire(r *storage.Record, f api.Format) ([]byte, error) {
+	if f == api.FormatProtobuf {
+		if data, ok := patchRevision(r.Value, r.Rev); ok {
+			return data, nil
+		}
+	}
+	obj, err := s.object(r)
+	if err != nil {
+		return nil, err
+	}
+	return encode(f, obj)
 }
 
 func (s *Served) wireOther(rec *storage.Record, f api.Format) ([]byte, error) {
@@ -180,6 +189,7 @@ func (s *Served) wireOther(rec *storage.Record, f api.Format) ([]byte, error) {
 	data, err := encode(f, obj)
 	if err == nil {
 		o.bytes[key] = data
+		s.keep.add(rec, slotOther, len(data))
 	}
 	return data, err
 }

@@ -37,41 +37,31 @@ func (x *exchange) sendList(l *Listing) error {
 	return x.sendJSONList(l)
 }
 
-// cutKind takes kind and apiVersion off an item of a list, as upstream's items
-// have none.
-func (o *Op) cutKind(item []byte) []byte {
-	return bytes.TrimPrefix(item, o.kindPrefix())
-}
-
+// kindPrefix is how an object's JSON begins; items of a list go without, as
+// upstream's do.
 func (o *Op) kindPrefix() []byte {
 	return []byte(`{"kind":"` + o.GVK.Kind + `","apiVersion":"` + o.GVK.GroupVersion().String() + `",`)
 }
 
 func (x *exchange) sendJSONList(l *Listing) error {
-	items := make([][]byte, len(l.Records))
-	size := 0
-	for i, rec := range l.Records {
-		data, err := x.op.wire(rec, api.FormatJSON)
-		if err != nil {
-			return err
-		}
-		items[i] = data
-		size += len(data) + 1
+	kind, version := x.op.GVK.Kind+"List", x.op.GVK.GroupVersion().String()
+	if x.ans.partial() {
+		kind, version = "PartialObjectMetadataList", x.ans.as.GroupVersion().String()
 	}
-	write := func(w io.Writer) error {
-		meta, err := json.Marshal(l.meta())
-		if err != nil {
-			return err
-		}
-		kind, version := x.op.GVK.Kind+"List", x.op.GVK.GroupVersion().String()
-		if x.ans.partial() {
-			kind, version = "PartialObjectMetadataList", x.ans.as.GroupVersion().String()
-		}
+	meta, err := json.Marshal(l.meta())
+	if err != nil {
+		return err
+	}
+	return x.stream(roughSize(l), func(w io.Writer) error {
 		io.WriteString(w, `{"kind":"`+kind+`","apiVersion":"`+version+`","metadata":`)
 		w.Write(meta)
 		io.WriteString(w, `,"items":[`)
 		prefix := x.op.kindPrefix()
-		for i, data := range items {
+		for i, rec := range l.Records {
+			data, err := x.op.wire(rec, api.FormatJSON)
+			if err != nil {
+				return err
+			}
 			if i > 0 {
 				io.WriteString(w, ",")
 			}
@@ -84,10 +74,17 @@ func (x *exchange) sendJSONList(l *Listing) error {
 				w.Write(data)
 			}
 		}
-		io.WriteString(w, "]}")
-		return nil
+		_, err := io.WriteString(w, "]}")
+		return err
+	})
+}
+
+// roughSize guesses how long a listing will be.
+func roughSize(l *Listing) (n int) {
+	for _, rec := range l.Records {
+		n += len(rec.Value)
 	}
-	return x.stream(size, write)
+	return n
 }
 
 // stream sends JSON as it is made, unless its form needs all of it at once.
@@ -118,23 +115,17 @@ const (
 )
 
 func (x *exchange) sendProtoList(l *Listing) error {
-	items := make([][]byte, len(l.Records))
 	meta := l.meta()
 	head, err := meta.Marshal()
 	if err != nil {
 		return err
 	}
 	rawLen := 1 + uvarintLen(uint64(len(head))) + len(head)
-	for i, rec := range l.Records {
-		data, err := x.op.wire(rec, api.FormatProtobuf)
+	for _, rec := range l.Records {
+		raw, err := x.op.rawProto(rec)
 		if err != nil {
 			return err
 		}
-		raw, _, ok := findField(bytes.TrimPrefix(data, protoMagic), unknownRaw)
-		if !ok {
-			return errors.New("encode: " + rec.Key + ": no protobuf")
-		}
-		items[i] = raw
 		rawLen += 1 + uvarintLen(uint64(len(raw))) + len(raw)
 	}
 	tm := runtime.TypeMeta{APIVersion: x.op.GVK.GroupVersion().String(), Kind: x.op.GVK.Kind + "List"}
@@ -151,7 +142,11 @@ func (x *exchange) sendProtoList(l *Listing) error {
 	defer done()
 	w := bufio.NewWriterSize(out, 32<<10)
 	w.Write(front)
-	for _, raw := range items {
+	for _, rec := range l.Records {
+		raw, err := x.op.rawProto(rec)
+		if err != nil {
+			return err
+		}
 		w.WriteByte(listItems<<3 | 2)
 		var n [binary.MaxVarintLen64]byte
 		w.Write(n[:binary.PutUvarint(n[:], uint64(len(raw)))])
@@ -159,6 +154,19 @@ func (x *exchange) sendProtoList(l *Listing) error {
 	}
 	w.Write(back)
 	return w.Flush()
+}
+
+// rawProto is a record's protobuf without its envelope.
+func (o *Op) rawProto(rec *storage.Record) ([]byte, error) {
+	data, err := o.wire(rec, api.FormatProtobuf)
+	if err != nil {
+		return nil, err
+	}
+	raw, _, ok := findField(bytes.TrimPrefix(data, protoMagic), unknownRaw)
+	if !ok {
+		return nil, errors.New("encode: " + rec.Key + ": no protobuf")
+	}
+	return raw, nil
 }
 
 // sendResults answers a deletion of many.

@@ -19,6 +19,8 @@ type Served struct {
 	Version *resource.Version // nil: as stored
 	GVK     schema.GroupVersionKind
 	Plural  string
+
+	keep *keeper
 }
 
 // GVR is the resource of the served version.
@@ -53,9 +55,9 @@ func (s *Served) Has(verb string) bool { return slices.Contains(s.Info.Verbs, ve
 // Registry knows all that is served. It may change while the server runs:
 // custom resources come and go.
 type Registry struct {
-	mu    sync.Mutex
-	kinds []resource.Kind
-	view  atomic.Pointer[view]
+	mu   sync.Mutex
+	keep *keeper
+	view atomic.Pointer[view]
 }
 
 type view struct {
@@ -68,7 +70,7 @@ type view struct {
 
 // NewRegistry returns a registry of kinds.
 func NewRegistry(kinds []resource.Kind) *Registry {
-	r := &Registry{}
+	r := &Registry{keep: &keeper{budget: formsBudget}}
 	r.Set(kinds)
 	return r
 }
@@ -84,6 +86,7 @@ func (r *Registry) Set(kinds []resource.Kind) {
 	}
 	for _, k := range kinds {
 		for _, s := range serve(k) {
+			s.keep = r.keep
 			v.byGVR[s.GVR()] = s
 			v.groups[s.GVK.Group] = true
 			if s.Version == nil {

@@ -90,11 +90,7 @@ func (t *table) end(w io.Writer) { io.WriteString(w, "]}") }
 
 func (x *exchange) sendTable(l *Listing) error {
 	t := newTable(x.op.Served, x.ans.as.GroupVersion().String(), x.includeObject())
-	size := 0
-	for _, rec := range l.Records {
-		size += len(rec.Value) // rough
-	}
-	return x.stream(size, func(w io.Writer) error {
+	return x.stream(roughSize(l), func(w io.Writer) error {
 		t.begin(w, l.meta(), true)
 		for _, rec := range l.Records {
 			obj, err := x.op.object(rec)
