@@ -42,7 +42,7 @@ func recipes() map[string]DebOptions {
 	return map[string]DebOptions{
 		"nginx": {
 			// busybox brings the tools that people try in a shell in nginx.
-			Packages: []string{"nginx", "bash", "curl", "busybox-static"},
+			Packages: []string{"nginx", "bash", "curl", "busybox"},
 			Without:  append([]string{"iproute2"}, installOnly...),
 			Applets:  "/bin/busybox",
 			Entries: []Entry{
@@ -59,7 +59,7 @@ func recipes() map[string]DebOptions {
 			},
 		},
 		"busybox": {
-			Packages: []string{"busybox-static"},
+			Packages: []string{"busybox"},
 			Without:  installOnly,
 			Applets:  "/bin/busybox",
 			Config:   Config{Cmd: []string{"sh"}},
