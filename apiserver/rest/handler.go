@@ -43,7 +43,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		request.Warn(r.Context(), warning)
 	}
 	x := &exchange{e: e, w: w, r: r, ctx: r.Context(), op: &Op{Served: s, Info: i, Agent: r.UserAgent()}}
-	if ans, ok := negotiate(r, true); ok {
+	if ans, ok := negotiate(r, true, s.isDynamic()); ok {
 		x.ans = ans
 	} else if !x.isConnect() {
 		WriteError(w, r, notAcceptable())
@@ -119,7 +119,7 @@ func (x *exchange) main() error {
 	case "watch":
 		return x.watch()
 	case "create":
-		if !x.op.Served.Info.ClusterScoped && i.Namespace == "" || i.Name != "" && i.Resource != "namespaces" {
+		if !x.op.Served.Info.ClusterScoped && i.Namespace == "" || i.Name != "" {
 			return methodNotAllowed()
 		}
 		return x.create()

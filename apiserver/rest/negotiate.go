@@ -34,8 +34,9 @@ type clause struct {
 }
 
 // negotiate chooses the first acceptable clause of an Accept header. transform
-// says whether tables and metadata alone can be given.
-func negotiate(r *http.Request, transform bool) (answer, bool) {
+// says whether tables and metadata alone can be given, plain that the objects
+// themselves have no protobuf.
+func negotiate(r *http.Request, transform, plain bool) (answer, bool) {
 	header := r.Header.Get("Accept")
 	pretty := wantsPretty(r)
 	if header == "" {
@@ -44,12 +45,15 @@ func negotiate(r *http.Request, transform bool) (answer, bool) {
 	if header == api.JSON {
 		return answer{pretty: pretty}, true
 	}
-	if header == api.Protobuf {
+	if header == api.Protobuf && !plain {
 		return answer{format: api.FormatProtobuf}, true
 	}
 	best, found, bestQ := answer{}, false, -1.0
 	for _, c := range clauses(header) {
 		a, ok := c.answer(transform)
+		if plain && a.format == api.FormatProtobuf && !a.partial() {
+			continue
+		}
 		if ok && c.q > bestQ {
 			best, found, bestQ = a, true, c.q
 		}

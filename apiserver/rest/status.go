@@ -33,7 +33,7 @@ func StatusOf(err error) *metav1.Status {
 	}
 	code, reason := http.StatusInternalServerError, metav1.StatusReasonUnknown
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		code, reason = http.StatusGatewayTimeout, metav1.StatusReasonTimeout
+		return StatusOf(apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0))
 	}
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
@@ -52,7 +52,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 
 // WriteStatus answers with a Status and its code.
 func WriteStatus(w http.ResponseWriter, r *http.Request, s *metav1.Status) {
-	a, ok := negotiate(r, true)
+	a, ok := negotiate(r, true, false)
 	if !ok {
 		a = answer{}
 	}
