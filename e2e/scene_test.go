@@ -91,11 +91,11 @@ func services(w *world, ns string) {
 		}
 		return nil
 	})
-	w.k("-n", ns, "run", "client", "--image=busybox", "--restart=Never", "--", "sleep", "3600")
+	w.k("-n", ns, "run", "client", "--image=nginx", "--restart=Never", "--", "sleep", "3600")
 	w.k("-n", ns, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
 	for _, host := range []string{ip, "web", "web." + ns + ".svc.cluster.local"} {
-		w.until("wget "+host, func() error {
-			out, err := w.try("", "-n", ns, "exec", "client", "--", "wget", "-q", "-T", "5", "-O", "-", "http://"+host)
+		w.until("curl "+host, func() error {
+			out, err := w.try("", "-n", ns, "exec", "client", "--", "curl", "-sS", "--max-time", "5", "http://"+host)
 			if err != nil || !strings.Contains(out, "Welcome to nginx!") {
 				return fmt.Errorf("%v: %s", err, out)
 			}
