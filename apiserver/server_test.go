@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,20 +14,43 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
 	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/resource/all"
+	"github.com/sampan-dev/sampan/storage"
+	"github.com/sampan-dev/sampan/storage/cache"
 	"github.com/sampan-dev/sampan/storage/mem"
 )
 
 func newServer(t testing.TB, c apiserver.Config) *apiserver.Server {
 	t.Helper()
 	registry := rest.NewRegistry(all.Kinds())
-	e := rest.New(rest.Deps{Store: mem.New(), Registry: registry, Fields: apply.New(openapi.NewMerger())})
+	e := rest.New(rest.Deps{Store: cached(t, registry), Registry: registry, Fields: apply.New(openapi.NewMerger())})
 	c.Advertise = net.IPv4(127, 0, 0, 1)
 	s, err := apiserver.New(c, apiserver.Deps{Engine: e, OpenAPI: openapi.New(registry.Kinds)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// cached is what a real server stands on: a store with its recent facts in memory.
+func cached(t testing.TB, registry *rest.Registry) storage.Store {
+	c, err := cache.New(mem.New(), cache.Config{Prefix: "/registry/", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range registry.All() {
+		if s.Version == nil && !s.Info.Virtual {
+			c.Register(s.Prefix(), s.Indexers())
+		}
+	}
+	g := run.New(t.Context())
+	g.Go("cache", c.Run)
+	t.Cleanup(func() { g.Stop(); g.Wait() })
+	if err := c.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // client asks a handler as a script would.
