@@ -56,10 +56,7 @@ func (f *Fields) first(k resource.Kind, v *resource.Version, live, obj api.Objec
 	sum, ok := fingerprint(v, obj)
 	if ok {
 		if fields := f.fresh.get(sum); fields != nil {
-			gvk := k.Info().GroupVersionKind
-			if v != nil {
-				gvk = versionKind(k.Info(), v)
-			}
+			gvk := servedKind(k.Info(), v)
 			now := metav1.NewTime(clock.Now().UTC().Truncate(1e9))
 			obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
 				Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: gvk.GroupVersion().String(),
