@@ -97,7 +97,7 @@ func bringUp() error {
 // cgroups and processes with our names.
 func traces() string {
 	script := `ip netns list | grep -i sampan; ip -o link | grep -i sampan; grep -i ` + cluster + ` /proc/self/mounts | grep sampan;
-find /sys/fs/cgroup -maxdepth 3 -type d -iname '*sampan*' | sort; pgrep -af 'sampan|containerd' | grep -v e2e.test | grep -v pgrep; nft list tables 2>/dev/null | grep sampan; true`
+find /sys/fs/cgroup -maxdepth 3 -type d -iname '*sampan*' | sort; pgrep -af 'sampan (server|machine-init|containerd)|sampan-shim' | grep -v pgrep; nft list tables 2>/dev/null | grep sampan; true`
 	out, _ := exec.Command("sh", "-c", script).CombinedOutput()
 	return string(out)
 }

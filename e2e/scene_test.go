@@ -262,7 +262,7 @@ func TestChangingObjects(t *testing.T) {
 		if out := w.k("-n", ns, "get", "cm", "c", "-o", "jsonpath={.data}"); out != `{"a":"1","j":"1","m":"1","s":"1"}` {
 			w.Errorf("after three patches: %s", out)
 		}
-		w.Setenv("KUBE_EDITOR", `sed -i s/1/2/g`)
+		w.Setenv("KUBE_EDITOR", `sed -i /j:/d`)
 		w.says(w.k("-n", ns, "edit", "cm", "c"), "edited")
 		w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '1'}\n", "-n", ns, "apply", "--server-side", "-f", "-"), "serverside-applied")
 		w.fails("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '2'}\n", []string{"conflict"}, "-n", ns, "apply", "--server-side", "--field-manager=other", "-f", "-")
@@ -324,13 +324,16 @@ func TestBadInput(t *testing.T) {
 			{fmt.Sprintf(pod, "p", ", ports: no"), []string{"ports"}},
 			{fmt.Sprintf(pod, "Bad_Name", ""), []string{`Invalid value: "Bad_Name"`, "a lowercase RFC 1123 subdomain"}},
 			{"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{image: busybox}]}\n", []string{"spec.containers[0].name: Required value"}},
-			{"apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", []string{`no matches for kind "Pood" in version "v1"`}},
 			{"apiVersion: v1\nkind: Pod\n  metadata: {name: p\n", []string{"error"}},
 			{"{\"apiVersion\": \"v1\", \"kind\": ", []string{"error"}},
 			{"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: big}\ndata: {a: " + strings.Repeat("x", 1600<<10) + "}\n", []string{"Too long"}},
 		} {
 			w.fails(c.stdin, c.texts, "-n", ns, "create", "-f", "-")
 		}
+		// Not validated on the client, which would ask for custom resource
+		// definitions first.
+		w.fails("apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", []string{`no matches for kind "Pood" in version "v1"`},
+			"-n", ns, "create", "--validate=false", "-f", "-")
 		w.fails("", []string{`pods "nobody" not found`}, "-n", ns, "get", "pod", "nobody")
 		w.k("-n", ns, "create", "configmap", "twice")
 		w.fails("", []string{`configmaps "twice" already exists`}, "-n", ns, "create", "configmap", "twice")
