@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/semantics/pod"
 )
 
@@ -63,7 +64,7 @@ type view struct {
 }
 
 func (v *view) updated(p *corev1.Pod) bool {
-	return p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey] == v.hash
+	return p.Labels[controller.RevisionLabel] == v.hash
 }
 
 func (v *view) available(p *corev1.Pod) bool {

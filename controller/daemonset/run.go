@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"sync"
 	"time"
@@ -106,7 +107,11 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 		l.Events.Event(ds, corev1.EventTypeWarning, "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.")
 		return nil
 	}
-	now, old, err := l.current(ctx, ds)
+	history := l.history(ds)
+	now, old, err := history.Current(ctx)
+	if apierrors.IsAlreadyExists(err) {
+		err = errors.Join(err, l.collided(ctx, ds))
+	}
 	if err != nil {
 		return err
 	}
@@ -114,7 +119,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if err != nil {
 		return err
 	}
-	v := &view{ds: ds, hash: now.Labels[appsv1.DefaultDaemonSetUniqueLabelKey], now: clock.Now()}
+	v := &view{ds: ds, hash: now.Labels[controller.RevisionLabel], now: clock.Now()}
 	var lost []*corev1.Pod
 	v.places, lost = places(ds, l.nodes.List(""), pods)
 	p := v.manage()
@@ -123,7 +128,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 		p = v.update()
 	}
 	failure := l.apply(ctx, v, p)
-	if err := l.forget(ctx, ds, old, pods); err != nil {
+	if err := history.Forget(ctx, old, inUse(pods)); err != nil {
 		return err
 	}
 	if err := l.report(ctx, v); err != nil {
@@ -220,22 +225,10 @@ func (l *loop) apply(ctx context.Context, v *view, p plan) error {
 // podFor makes the set's pod for one node.
 func (v *view) podFor(node string) *corev1.Pod {
 	p := controller.PodFor(&v.ds.Spec.Template, v.ds, kind)
-	p.Labels = withHash(p.Labels, v.hash)
+	p.Labels = controller.WithRevision(p.Labels, v.hash)
 	p.Spec.Tolerations = tolerations(&p.Spec)
 	pin(p, node)
 	return p
-}
-
-// forget deletes old revisions beyond the limit.
-func (l *loop) forget(ctx context.Context, ds *appsv1.DaemonSet, old []*appsv1.ControllerRevision, pods []*corev1.Pod) error {
-	for _, r := range surplus(ds, old, pods) {
-		err := client.Of[appsv1.ControllerRevision](l.Client, ds.Namespace).Delete(ctx, r.Name, nil)
-		if controller.Ignore(err, apierrors.IsNotFound) != nil {
-			return err
-		}
-		controller.Removed(&l.Unseen, client.KeyOf(ds), l.revisions, r)
-	}
-	return nil
 }
 
 func (l *loop) report(ctx context.Context, v *view) error {
