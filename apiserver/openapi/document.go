@@ -114,11 +114,7 @@ func (b *build) content(media []string, name string) object {
 // addPaths writes the paths of a group and version.
 func (b *build) addPaths(into object, kinds []resource.Kind, gv schema.GroupVersion) {
 	tag := strings.ToLower(idPart(gv)[:1]) + idPart(gv)[1:]
-	list := operation{method: "get", action: "", id: "get" + idPart(gv) + "APIResources", text: "get available resources", gives: resourceList, codes: []string{"200"}}
-	o := b.operation(&list, tag)
-	delete(o, "x-kubernetes-action")
-	delete(o, "x-kubernetes-group-version-kind")
-	into[baseURL(gv)+"/"] = object{"get": o}
+	b.addRoot(into, root{url: baseURL(gv) + "/", tag: tag, id: "get" + idPart(gv) + "APIResources", text: "get available resources", gives: resourceList})
 	for _, e := range entries(kinds, gv) {
 		for _, p := range e.paths(b.def) {
 			item := object{"parameters": b.params(p.params)}
@@ -171,48 +167,74 @@ func (b *build) components() (map[string]json.RawMessage, error) {
 			mark = append(append(mark, data...), ',')
 			raw = append(mark, raw[1:]...)
 		}
+		spell := spellV2
 		if b.v3 {
-			if raw, err = toV3(raw); err != nil {
-				return nil, err
-			}
+			spell = spellV3
+		}
+		var doc object
+		if err := json.Unmarshal(raw, &doc); err != nil {
+			return nil, err
+		}
+		if types := oneOf(name); b.v3 && types != nil {
+			delete(doc, "type")
+			doc["oneOf"] = types
+		}
+		spell(doc)
+		if raw, err = json.Marshal(doc); err != nil {
+			return nil, err
 		}
 		out[name] = raw
 	}
 	return out, nil
 }
 
-// toV3 spells a schema for OpenAPI v3, where a reference stands alone.
-func toV3(raw []byte) ([]byte, error) {
-	var doc any
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, err
+// oneOf is what only OpenAPI v3 can say of types that are written in two ways.
+func oneOf(name string) []any {
+	switch name {
+	case "io.k8s.apimachinery.pkg.util.intstr.IntOrString":
+		return []any{object{"type": "integer"}, object{"type": "string"}}
+	case "io.k8s.apimachinery.pkg.api.resource.Quantity":
+		return []any{object{"type": "string"}, object{"type": "number"}}
 	}
-	return json.Marshal(spellV3(doc))
+	return nil
 }
 
-func spellV3(v any) any {
-	switch t := v.(type) {
-	case map[string]any:
-		for k, x := range t {
-			t[k] = spellV3(x)
-		}
-		ref, ok := t["$ref"].(string)
-		if !ok {
-			return t
-		}
-		ref = "#/components/schemas/" + strings.TrimPrefix(ref, "#/definitions/")
-		if len(t) == 1 {
-			return object{"$ref": ref}
-		}
-		delete(t, "$ref")
-		t["allOf"] = []any{object{"$ref": ref}}
-		return t
-	case []any:
-		for i := range t {
-			t[i] = spellV3(t[i])
+// subschemas calls f with every schema directly within s.
+func subschemas(s object, f func(object)) {
+	if props, ok := s["properties"].(object); ok {
+		for _, p := range props {
+			if p, ok := p.(object); ok {
+				f(p)
+			}
 		}
 	}
-	return v
+	for _, key := range []string{"items", "additionalProperties"} {
+		if p, ok := s[key].(object); ok {
+			f(p)
+		}
+	}
+}
+
+// spellV2 drops default values: clients of OpenAPI v2 never saw them.
+func spellV2(s object) {
+	delete(s, "default")
+	subschemas(s, spellV2)
+}
+
+// spellV3 makes references stand alone, as OpenAPI v3 wants them.
+func spellV3(s object) {
+	subschemas(s, spellV3)
+	ref, ok := s["$ref"].(string)
+	if !ok {
+		return
+	}
+	ref = "#/components/schemas/" + strings.TrimPrefix(ref, "#/definitions/")
+	if len(s) == 1 {
+		s["$ref"] = ref
+		return
+	}
+	delete(s, "$ref")
+	s["allOf"] = []any{object{"$ref": ref}}
 }
 
 func info() object {
@@ -224,11 +246,19 @@ func bearer() object {
 	return object{"BearerToken": object{"type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication"}}
 }
 
-// documentV3 is the OpenAPI v3 document of one group and version.
-func documentV3(kinds []resource.Kind, gv schema.GroupVersion) ([]byte, error) {
+// documentV3 is the OpenAPI v3 document of one group and version, or of one of
+// the URLs above them.
+func documentV3(kinds []resource.Kind, key string) ([]byte, error) {
 	b := &build{names: map[string]bool{}, v3: true}
 	paths := object{}
-	b.addPaths(paths, kinds, gv)
+	if gv, ok := parse(key); ok {
+		b.addPaths(paths, kinds, gv)
+	}
+	for _, r := range roots(kinds) {
+		if r.key() == key {
+			b.addRoot(paths, r)
+		}
+	}
 	schemas, err := b.components()
 	if err != nil {
 		return nil, err
@@ -245,6 +275,9 @@ func documentV2(kinds []resource.Kind) ([]byte, error) {
 	paths := object{}
 	for _, gv := range versions(kinds) {
 		b.addPaths(paths, kinds, gv)
+	}
+	for _, r := range roots(kinds) {
+		b.addRoot(paths, r)
 	}
 	defs, err := b.components()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"iter"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -54,7 +55,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !v3:
 		http.NotFound(w, r)
 	case rest == "":
-		h.root(w)
+		h.root(w, r)
 	default:
 		h.send(w, r, strings.TrimPrefix(rest, "/"), protoV3)
 	}
@@ -72,10 +73,9 @@ func (h *Handler) hash(key string) string {
 }
 
 // root lists the v3 documents.
-func (h *Handler) root(w http.ResponseWriter) {
+func (h *Handler) root(w http.ResponseWriter, r *http.Request) {
 	paths := map[string]any{}
-	for _, gv := range versions(h.kinds()) {
-		key := strings.TrimPrefix(baseURL(gv), "/")
+	for key := range keys(h.kinds()) {
 		paths[key] = map[string]string{"serverRelativeURL": "/openapi/v3/" + key + "?hash=" + h.hash(key)}
 	}
 	data, err := json.Marshal(map[string]any{"paths": paths})
@@ -84,7 +84,47 @@ func (h *Handler) root(w http.ResponseWriter) {
 		return
 	}
 	w.Header().Set("Content-Type", api.JSON)
-	w.Write(data)
+	if !tagged(w, r, h.hash("v3")) {
+		w.Write(data)
+	}
+}
+
+// tagged sets the tag of an answer and, if the client has it already, says so.
+func tagged(w http.ResponseWriter, r *http.Request, tag string) bool {
+	tag = strconv.Quote(tag)
+	w.Header().Set("Etag", tag)
+	for have := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		if have = strings.TrimPrefix(strings.TrimSpace(have), "W/"); have == tag || have == "*" {
+			w.WriteHeader(http.StatusNotModified)
+			return true
+		}
+	}
+	return false
+}
+
+// keys are the names of the v3 documents.
+func keys(kinds []resource.Kind) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, gv := range versions(kinds) {
+			if !yield(strings.TrimPrefix(baseURL(gv), "/")) {
+				return
+			}
+		}
+		for _, r := range roots(kinds) {
+			if !yield(r.key()) {
+				return
+			}
+		}
+	}
+}
+
+func has(kinds []resource.Kind, key string) bool {
+	for k := range keys(kinds) {
+		if k == key {
+			return true
+		}
+	}
+	return false
 }
 
 // parse reads "apis/apps/v1" or "api/v1".
@@ -99,7 +139,7 @@ func parse(key string) (schema.GroupVersion, bool) {
 }
 
 func (h *Handler) send(w http.ResponseWriter, r *http.Request, key, protoType string) {
-	if gv, ok := parse(key); key != "v2" && (!ok || len(entries(h.kinds(), gv)) == 0) {
+	if key != "v2" && !has(h.kinds(), key) {
 		http.NotFound(w, r)
 		return
 	}
@@ -114,16 +154,18 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, key, protoType st
 		w.Header().Set("Cache-Control", "public, immutable")
 		w.Header().Set("Expires", clock.Now().AddDate(1, 0, 0).UTC().Format(time.RFC1123))
 	}
-	asProto := wantsProto(r.Header.Get("Accept"))
+	w.Header().Set("Vary", "Accept, Accept-Encoding")
+	asProto, ok := wantsProto(r.Header.Get("Accept"))
+	if !ok {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
 	contentType := api.JSON
 	if asProto {
 		contentType = protoType
 	}
 	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Etag", strconv.Quote(tag))
-	w.Header().Set("Vary", "Accept, Accept-Encoding")
-	if r.Header.Get("If-None-Match") == strconv.Quote(tag) {
-		w.WriteHeader(http.StatusNotModified)
+	if tagged(w, r, tag) {
 		return
 	}
 	zipped, err := h.document(key, asProto)
@@ -142,18 +184,22 @@ func (h *Handler) send(w http.ResponseWriter, r *http.Request, key, protoType st
 	}
 }
 
-// wantsProto says whether protobuf is the first acceptable form.
-func wantsProto(accept string) bool {
+// wantsProto says whether protobuf is the first acceptable form, and whether
+// any is.
+func wantsProto(accept string) (asProto, ok bool) {
+	if accept == "" {
+		return false, true
+	}
 	for c := range strings.SplitSeq(accept, ",") {
 		media, _, _ := strings.Cut(strings.TrimSpace(c), ";")
 		switch {
 		case strings.HasPrefix(media, "application/com.github.proto-openapi."):
-			return true
+			return true, true
 		case media == api.JSON, media == "*/*", media == "application/*":
-			return false
+			return false, true
 		}
 	}
-	return false
+	return false, false
 }
 
 // document returns a document, compressed; it is made once.
@@ -196,8 +242,7 @@ func render(kinds []resource.Kind, key string) ([]byte, error) {
 	if key == "v2" {
 		return documentV2(kinds)
 	}
-	gv, _ := parse(key)
-	return documentV3(kinds, gv)
+	return documentV3(kinds, key)
 }
 
 func toProto(key string, data []byte) ([]byte, error) {

@@ -2,6 +2,8 @@ package openapi
 
 import (
 	"cmp"
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -247,9 +249,68 @@ func (e *entry) subPaths(one path, def func(schema.GroupVersionKind) string) []p
 	}
 	for _, c := range e.info.Connects {
 		if slices.Contains(c.Verbs, "get") {
-			continue // streams: no object to describe
+			out = append(out, e.streamPath(one, c))
+			continue
 		}
 		add(c.Name, c.Kind, c.Verbs)
+	}
+	return out
+}
+
+// streamPath is the URL of a subresource whose answer is no object: a log, or a
+// connection through to somewhere.
+func (e *entry) streamPath(one path, c resource.Connect) path {
+	p := path{url: one.url + "/" + c.Name, params: one.params}
+	scope := "Namespaced"
+	if e.info.ClusterScoped {
+		scope = ""
+	}
+	suffix := idPart(e.gvk.GroupVersion()) + scope + e.gvk.Kind + strings.ReplaceAll(title(c.Name), "/", "")
+	if c.Name == "log" { // discovery names the kind it is of, not its options
+		params := optionParams(c.Kind.GroupVersion().WithKind(e.gvk.Kind + "LogOptions"))
+		o := operation{method: "get", action: "get", id: "read" + suffix, text: "read log of the specified " + e.gvk.Kind, gvk: e.gvk, params: params, codes: []string{"200"}}
+		p.ops = append(p.ops, o)
+		return p
+	}
+	params := optionParams(c.Kind)
+	methods := map[string]string{"get": "get", "create": "post", "update": "put", "patch": "patch", "delete": "delete"}
+	for _, v := range c.Verbs {
+		if m := methods[v]; m != "" {
+			p.ops = append(p.ops, operation{method: m, action: "connect", id: "connect" + title(m) + suffix,
+				text: "connect " + strings.ToUpper(m) + " requests to " + c.Name + " of " + e.gvk.Kind, gvk: c.Kind, params: params, codes: []string{"200"}})
+		}
+	}
+	return p
+}
+
+// optionParams are the fields of an options kind as query parameters.
+func optionParams(gvk schema.GroupVersionKind) []param {
+	name := definitionOf(gvk)
+	defs, err := closure([]string{name})
+	if name == "" || err != nil {
+		return nil
+	}
+	var s struct {
+		Properties map[string]struct {
+			Type        string `json:"type"`
+			Description string `json:"description"`
+		} `json:"properties"`
+	}
+	if json.Unmarshal(defs[name], &s) != nil {
+		return nil
+	}
+	var out []param
+	for _, n := range slices.Sorted(maps.Keys(s.Properties)) {
+		p := s.Properties[n]
+		switch {
+		case n == "apiVersion" || n == "kind" || n == "metadata":
+			continue
+		case p.Type == "array": // repeated, as upstream spells it: a string
+			p.Type = "string"
+		case p.Type == "":
+			p.Type = "string"
+		}
+		out = append(out, param{n, "query", p.Type, p.Description})
 	}
 	return out
 }
