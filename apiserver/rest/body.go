@@ -194,11 +194,3 @@ func decodeDeleteOptions(f api.Format, data []byte, into *metav1.DeleteOptions) 
 	o.DeepCopyInto(into)
 	return nil
 }
-
-func yamlToJSON(data []byte) ([]byte, error) {
-	j, err := yaml.YAMLToJSON(data)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
-	}
-	return j, nil
-}

@@ -161,20 +161,15 @@ func (e *Engine) applyChange(o *Op, c *change, t types.PatchType, data []byte, o
 	if e.Fields == nil || t == types.ApplyCBORPatchType {
 		return unsupportedMedia("application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml")
 	}
-	patch := map[string]any{}
-	j, err := yaml.YAMLToJSONStrict(data)
+	patch, err := appliedDoc(data, opts.FieldValidation)
 	if err != nil {
-		if opts.FieldValidation == metav1.FieldValidationStrict {
-			return apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
-		}
-		if j, err = yaml.YAMLToJSON(data); err != nil {
-			return apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
-		}
+		return err
 	}
-	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(j, &patch); err != nil {
-		return apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	gvk := o.GVK
+	if o.Info.Subresource == "scale" {
+		gvk = scaleKind()
 	}
-	if err := o.checkApplied(patch); err != nil {
+	if err := o.checkApplied(patch, gvk); err != nil {
 		return err
 	}
 	c.create = o.Info.Subresource == ""
@@ -201,6 +196,24 @@ func (e *Engine) applyChange(o *Op, c *change, t types.PatchType, data []byte, o
 	return nil
 }
 
+// appliedDoc reads an applied configuration.
+func appliedDoc(data []byte, validation string) (map[string]any, error) {
+	patch := map[string]any{}
+	j, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		if validation == metav1.FieldValidationStrict {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
+		}
+		if j, err = yaml.YAMLToJSON(data); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+		}
+	}
+	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(j, &patch); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	return patch, nil
+}
+
 func metaString(doc map[string]any, key string) (string, bool) {
 	m, _ := doc["metadata"].(map[string]any)
 	s, ok := m[key].(string)
@@ -208,7 +221,7 @@ func metaString(doc map[string]any, key string) (string, bool) {
 }
 
 // checkApplied holds the configuration against the URL.
-func (o *Op) checkApplied(patch map[string]any) error {
+func (o *Op) checkApplied(patch map[string]any, gvk schema.GroupVersionKind) error {
 	version, _ := patch["apiVersion"].(string)
 	kind, _ := patch["kind"].(string)
 	if version == "" {
@@ -217,8 +230,8 @@ func (o *Op) checkApplied(patch map[string]any) error {
 	if kind == "" {
 		return apierrors.NewBadRequest("kind must be set")
 	}
-	if version != o.GVK.GroupVersion().String() || kind != o.GVK.Kind {
-		return apierrors.NewBadRequest(fmt.Sprintf("Incorrect version specified in apply patch. Specified patch version: %s, expected: %s", version, o.GVK.GroupVersion()))
+	if version != gvk.GroupVersion().String() || kind != gvk.Kind {
+		return apierrors.NewBadRequest(fmt.Sprintf("Incorrect version specified in apply patch. Specified patch version: %s, expected: %s", version, gvk.GroupVersion()))
 	}
 	m, _ := patch["metadata"].(map[string]any)
 	if m == nil {

@@ -7,6 +7,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -99,19 +100,22 @@ func (e *Engine) UpdateScale(ctx context.Context, o *Op, s *autoscalingv1.Scale,
 
 // PatchScale patches the scale as if it were an object.
 func (e *Engine) PatchScale(ctx context.Context, o *Op, t types.PatchType, data []byte, opts *metav1.PatchOptions) (*autoscalingv1.Scale, error) {
-	var apply func([]byte) ([]byte, error)
-	var err error
+	if err := invalidOptions("PatchOptions", metavalidation.ValidatePatchOptions(opts, t)); err != nil {
+		return nil, err
+	}
 	if t == types.ApplyYAMLPatchType {
-		// An apply of a scale sets one field; a merge says the same.
-		if data, err = yamlToJSON(data); err != nil {
+		c := &change{name: o.Info.Name, manager: opts.FieldManager, dryRun: isDryRun(opts.DryRun),
+			opts: &metav1.UpdateOptions{DryRun: opts.DryRun, FieldManager: opts.FieldManager}}
+		if err := e.applyChange(o, c, t, data, opts); err != nil {
 			return nil, err
 		}
-		t = types.MergePatchType
+		return e.writeScale(ctx, o, c)
 	}
 	if t == types.StrategicMergePatchType {
 		t = types.MergePatchType // no lists inside: the two are the same
 	}
-	if apply, err = o.patcher(t, data); err != nil {
+	apply, err := o.patcher(t, data)
+	if err != nil {
 		return nil, err
 	}
 	c := &change{name: o.Info.Name, manager: o.manager(opts.FieldManager), dryRun: isDryRun(opts.DryRun), opts: &metav1.UpdateOptions{DryRun: opts.DryRun}}
