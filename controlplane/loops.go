@@ -9,12 +9,14 @@ import (
 	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/controller/certificates"
 	"github.com/sampan-dev/sampan/controller/clusterrole"
+	"github.com/sampan-dev/sampan/controller/daemonset"
 	"github.com/sampan-dev/sampan/controller/deployment"
 	"github.com/sampan-dev/sampan/controller/disruption"
 	"github.com/sampan-dev/sampan/controller/endpoints"
 	"github.com/sampan-dev/sampan/controller/endpointslice"
 	"github.com/sampan-dev/sampan/controller/endpointslicemirroring"
 	"github.com/sampan-dev/sampan/controller/garbagecollector"
+	"github.com/sampan-dev/sampan/controller/job"
 	"github.com/sampan-dev/sampan/controller/namespace"
 	"github.com/sampan-dev/sampan/controller/nodeipam"
 	"github.com/sampan-dev/sampan/controller/nodelifecycle"
@@ -23,7 +25,9 @@ import (
 	"github.com/sampan-dev/sampan/controller/resourcequota"
 	"github.com/sampan-dev/sampan/controller/rootca"
 	"github.com/sampan-dev/sampan/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/controller/statefulset"
 	"github.com/sampan-dev/sampan/controller/tainteviction"
+	"github.com/sampan-dev/sampan/controller/ttlafterfinished"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
 
@@ -82,7 +86,7 @@ var loops = []loop{
 		return nodeipam.New(d, nodeipam.Config{ClusterCIDRs: prefixes(cfg.ClusterCIDR), MaskIPv4: cfg.NodeMaskIPv4, MaskIPv6: cfg.NodeMaskIPv6})
 	}},
 	{name: "node-lifecycle-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
-		return nodelifecycle.New(d, nodelifecycle.Config{Grace: cfg.NodeMonitorGracePeriod})
+		return nodelifecycle.New(d, nodelifecycle.Config{Period: cfg.NodeMonitorPeriod, Grace: cfg.NodeMonitorGracePeriod})
 	}},
 	plain("taint-eviction-controller", tainteviction.New),
 	{name: "pod-garbage-collector-controller", make: func(d controller.Deps, cfg controller.Config, _ Secrets) (controller.Controller, error) {
@@ -101,6 +105,10 @@ var loops = []loop{
 	plain("garbage-collector-controller", garbagecollector.New),
 	plain("deployment-controller", deployment.New),
 	plain("replicaset-controller", replicaset.New),
+	plain("statefulset-controller", statefulset.New),
+	plain("daemonset-controller", daemonset.New),
+	plain("job-controller", job.New),
+	plain("ttl-after-finished-controller", ttlafterfinished.New),
 	plain("endpoints-controller", endpoints.New),
 	plain("endpointslice-controller", endpointslice.New),
 	plain("endpointslice-mirroring-controller", endpointslicemirroring.New),
