@@ -93,11 +93,11 @@ func bringUp() error {
 	return nil
 }
 
-// traces lists what clusters leave on a computer: namespaces, links, mounts,
-// cgroups and processes with our names.
+// traces lists what the tests' cluster has left on this computer: namespaces,
+// links, mounts, cgroups and the processes in them. Other clusters do not count.
 func traces() string {
-	script := `ip netns list | grep -i sampan; ip -o link | grep -i sampan; grep -i ` + cluster + ` /proc/self/mounts | grep sampan;
-find /sys/fs/cgroup -maxdepth 3 -type d -iname '*sampan*' | sort; pgrep -af 'sampan (server|machine-init|containerd)|sampan-shim' | grep -v pgrep; nft list tables 2>/dev/null | grep sampan; true`
+	script := `id=sampan-` + cluster + `; ip netns list | grep "$id"; ip -o link | grep "$id"; grep "$id" /proc/self/mounts;
+find /sys/fs/cgroup -maxdepth 3 -type d -name "*$id*" | sort; grep -l "$id" /proc/[0-9]*/cgroup 2>/dev/null; true`
 	out, _ := exec.Command("sh", "-c", script).CombinedOutput()
 	return string(out)
 }
