@@ -20,7 +20,6 @@ import (
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/scheduler"
-	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
@@ -35,11 +34,8 @@ type ControlPlane struct {
 	cfg  Config
 	deps Deps
 
-	etcd  *etcd.Server // nil with an external one
-	store interface {
-		storage.Store
-		Healthy(ctx context.Context) error
-	}
+	etcd    *etcd.Server // nil with an external one
+	store   *etcd.Store
 	gate    *gate
 	server  *apiserver.Server
 	serving chan struct{} // closed when the API answers in process
@@ -147,6 +143,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 			return task(request.WithUser(ctx, request.UserFrom(privileged)))
 		}
 	}
+	g.Go("compactor", (&etcd.Compactor{Store: c.store, Log: c.deps.Log}).Run)
 	g.Go("rbac", as(c.gate.rbac.Run))
 	g.Go("node authorizer", as(c.gate.node.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))

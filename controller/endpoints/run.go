@@ -94,7 +94,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if exists {
 		next = was.DeepCopy()
 	}
-	next.Subsets = subsets
+	next.Subsets = endpoint.Repack(subsets) // as the server will store it: else every look would find a difference
 	next.Labels = maps.Clone(s.Labels)
 	if next.Labels == nil {
 		next.Labels = map[string]string{}

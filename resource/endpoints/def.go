@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/semantics/endpoint"
 )
 
 const deprecated = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
@@ -29,7 +30,7 @@ func Kind() resource.Kind {
 		Version: "v1", Kind: "Endpoints", Plural: "endpoints", Singular: "endpoints", Prefix: "services/endpoints",
 		Short:   []string{"ep"},
 		Default: setDefaults, Validate: validate,
-		Prepare: func(_ *resource.Request, next, _ *corev1.Endpoints) { next.Subsets = Repack(next.Subsets) },
+		Prepare: func(_ *resource.Request, next, _ *corev1.Endpoints) { next.Subsets = endpoint.Repack(next.Subsets) },
 		Warning: deprecated,
 		Columns: []resource.Column[corev1.Endpoints]{
 			resource.NameColumn[corev1.Endpoints](),

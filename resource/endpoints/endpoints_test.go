@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/sampan-dev/sampan/semantics/endpoint"
 )
 
 func hosts(ips ...string) (out []corev1.EndpointAddress) {
@@ -33,11 +35,11 @@ func TestRepack(t *testing.T) {
 		"not ready":     {[]subset{{Addresses: hosts("1.1.1.1"), Ports: ports(1)}, {NotReadyAddresses: hosts("1.1.1.1"), Ports: ports(1)}}, []subset{{NotReadyAddresses: hosts("1.1.1.1"), Ports: ports(1)}}},
 		"without ports": {[]subset{{Addresses: hosts("1.1.1.1", "1.1.1.1")}}, []subset{{Addresses: hosts("1.1.1.1")}}},
 	} {
-		got := Repack(c.in)
+		got := endpoint.Repack(c.in)
 		if !equality.Semantic.DeepEqual(got, c.want) {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
-		if again := Repack(got); !equality.Semantic.DeepEqual(again, got) {
+		if again := endpoint.Repack(got); !equality.Semantic.DeepEqual(again, got) {
 			t.Errorf("%s: not stable: %+v", name, again)
 		}
 	}
