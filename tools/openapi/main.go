@@ -111,6 +111,9 @@ func writeMerge(dir string, merge *schema.Schema) error {
 	}
 	for p, types := range byPackage {
 		sort.Slice(types, func(i, j int) bool { return types[i].Name < types[j].Name })
+		for i := range types {
+			sortFields(&types[i].Atom)
+		}
 		var b bytes.Buffer
 		if err := gob.NewEncoder(&b).Encode(types); err != nil {
 			return err
@@ -120,6 +123,22 @@ func writeMerge(dir string, merge *schema.Schema) error {
 		}
 	}
 	return nil
+}
+
+// sortFields puts struct fields in order, so that the same types make the same files.
+func sortFields(a *schema.Atom) {
+	if a.List != nil {
+		sortFields(&a.List.ElementType.Inlined)
+	}
+	if a.Map == nil {
+		return
+	}
+	f := a.Map.Fields
+	sort.Slice(f, func(i, j int) bool { return f[i].Name < f[j].Name })
+	for i := range f {
+		sortFields(&f[i].Type.Inlined)
+	}
+	sortFields(&a.Map.ElementType.Inlined)
 }
 
 func writeFile(name string, data []byte) error {
