@@ -192,6 +192,18 @@ type Attributes struct {
 	Options     runtime.Object // metav1.CreateOptions …; for Connect the options object
 	DryRun      bool
 	User        *User
+
+	// RequestKind and RequestResource are in what version the user spoke, and for
+	// a subresource with an object of its own, that object's kind.
+	RequestKind     schema.GroupVersionKind
+	RequestResource schema.GroupVersionResource
+
+	// Round is how often the mutators were run before. A mutator that sets Again
+	// has changed what those before it have seen: all are asked once more.
+	Round int
+	Again bool
+	// Memo keeps, by plugin, what it must know in the next round.
+	Memo map[string]any
 }
 
 // Plugin is one admission plugin. A plugin implements Mutator, Validator or both.

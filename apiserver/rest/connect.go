@@ -2,8 +2,12 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,13 +36,64 @@ func (x *exchange) connected(c *resource.Connect) error {
 		return err
 	}
 	if x.op.Info.Subresource != "log" { // a log is a read
-		a := x.op.attributes(x.ctx, request.Connect, nil, parent, nil)
+		a := x.op.attributes(x.ctx, request.Connect, nil, parent, x.connectOptions(c))
 		if err := x.e.admitConnect(x.ctx, a); err != nil {
 			return err
 		}
 	}
 	plug.Connect(x.w, x.r, x.op.Info, parent)
 	return nil
+}
+
+// connectOptions are the query, and the path behind a proxy, as the object that
+// admission is shown.
+func (x *exchange) connectOptions(c *resource.Connect) runtime.Object {
+	obj, err := api.Scheme().New(c.Kind)
+	if err != nil {
+		return nil
+	}
+	fields := map[string]any{}
+	v := reflect.ValueOf(obj).Elem()
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		values := x.q[name]
+		if name == "path" && len(values) == 0 && len(x.op.Info.Parts) > 3 {
+			values = []string{strings.Join(x.op.Info.Parts[3:], "/")}
+		}
+		if name == "" || len(values) == 0 {
+			continue
+		}
+		fields[name] = queryValue(v.Field(i).Type(), values)
+	}
+	if data, err := json.Marshal(fields); err != nil || json.Unmarshal(data, obj) != nil {
+		obj, _ = api.Scheme().New(c.Kind) // values of the wrong shape: the plug will refuse them
+	}
+	api.SetKind(obj, c.Kind)
+	return obj
+}
+
+// queryValue reads a query parameter as a field of type t.
+func queryValue(t reflect.Type, values []string) any {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return queryValue(t.Elem(), values)
+	case reflect.Bool:
+		b, _ := strconv.ParseBool(values[0])
+		return b || values[0] == ""
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.String {
+			return values
+		}
+		list := []any{}
+		for _, s := range values {
+			list = append(list, queryValue(t.Elem(), []string{s}))
+		}
+		return list
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		n, _ := strconv.ParseInt(values[0], 10, 64)
+		return n
+	}
+	return values[0]
 }
 
 func (e *Engine) admitConnect(ctx context.Context, a *request.Attributes) error {

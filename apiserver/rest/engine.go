@@ -140,6 +140,7 @@ func (o *Op) attributes(ctx context.Context, op request.Operation, obj, old api.
 		Operation: op, Kind: o.Served.Info.GroupVersionKind, Resource: o.StoredGVR(),
 		Subresource: o.Info.Subresource, Namespace: o.Info.Namespace, Name: o.Info.Name,
 		Object: obj, Old: old, Options: opts, User: request.UserFrom(ctx),
+		RequestKind: o.spoken(o.Info.Subresource), RequestResource: o.GVR(),
 	}
 	if obj != nil && a.Name == "" {
 		a.Name = obj.GetName()
@@ -147,8 +148,17 @@ func (o *Op) attributes(ctx context.Context, op request.Operation, obj, old api.
 	return a
 }
 
-// mutate asks the mutating plugins in order.
+// mutate asks the mutating plugins in order, and once more when one of them
+// changed what others had seen.
 func (e *Engine) mutate(ctx context.Context, a *request.Attributes) error {
+	if err := e.mutateOnce(ctx, a); err != nil || !a.Again {
+		return err
+	}
+	a.Round++
+	return e.mutateOnce(ctx, a)
+}
+
+func (e *Engine) mutateOnce(ctx context.Context, a *request.Attributes) error {
 	for _, p := range e.Admission {
 		m, ok := p.(request.Mutator)
 		if !ok || !p.Handles(a.Operation) {
