@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -33,6 +34,35 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	r.MustRegister(m.adds, m.retries, m.waited, m.worked)
 	return m
+}
+
+// Histogram makes a figure of a loop's own; that of an earlier term of
+// leadership goes on.
+func (m *Metrics) Histogram(o prometheus.HistogramOpts) prometheus.Histogram {
+	return register(m, prometheus.NewHistogram(o))
+}
+
+// Counters makes a loop's own counters by labels.
+func (m *Metrics) Counters(o prometheus.CounterOpts, labels ...string) *prometheus.CounterVec {
+	return register(m, prometheus.NewCounterVec(o, labels))
+}
+
+// Gauges makes a loop's own gauges by labels.
+func (m *Metrics) Gauges(o prometheus.GaugeOpts, labels ...string) *prometheus.GaugeVec {
+	return register(m, prometheus.NewGaugeVec(o, labels))
+}
+
+func register[C prometheus.Collector](m *Metrics, c C) C {
+	if m == nil {
+		return c
+	}
+	var known prometheus.AlreadyRegisteredError
+	if err := m.registry.Register(c); errors.As(err, &known) {
+		if old, ok := known.ExistingCollector.(C); ok {
+			return old
+		}
+	}
+	return c
 }
 
 // meter measures one queue.

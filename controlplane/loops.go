@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/controller/bootstraptoken"
 	"github.com/sampan-dev/sampan/controller/certificates"
 	"github.com/sampan-dev/sampan/controller/clusterrole"
+	"github.com/sampan-dev/sampan/controller/cronjob"
 	"github.com/sampan-dev/sampan/controller/daemonset"
 	"github.com/sampan-dev/sampan/controller/deployment"
 	"github.com/sampan-dev/sampan/controller/disruption"
@@ -108,6 +110,7 @@ var loops = []loop{
 	plain("statefulset-controller", statefulset.New),
 	plain("daemonset-controller", daemonset.New),
 	plain("job-controller", job.New),
+	plain("cronjob-controller", cronjob.New),
 	plain("ttl-after-finished-controller", ttlafterfinished.New),
 	plain("endpoints-controller", endpoints.New),
 	plain("endpointslice-controller", endpointslice.New),
@@ -116,6 +119,8 @@ var loops = []loop{
 	plain("disruption-controller", disruption.New),
 	plain("resourcequota-controller", resourcequota.New),
 	plain("clusterrole-aggregation-controller", clusterrole.New),
+	plain("bootstrap-signer-controller", bootstraptoken.NewSigner),
+	plain("token-cleaner-controller", bootstraptoken.NewCleaner),
 }
 
 // LoopNames are the names that --controllers knows.
