@@ -25,6 +25,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/endpoints"
 	"github.com/sampan-dev/sampan/resource/endpointslice"
 	"github.com/sampan-dev/sampan/resource/event"
+	"github.com/sampan-dev/sampan/resource/flowschema"
 	"github.com/sampan-dev/sampan/resource/horizontalpodautoscaler"
 	"github.com/sampan-dev/sampan/resource/ingress"
 	"github.com/sampan-dev/sampan/resource/ingressclass"
@@ -41,6 +42,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/poddisruptionbudget"
 	"github.com/sampan-dev/sampan/resource/podtemplate"
 	"github.com/sampan-dev/sampan/resource/priorityclass"
+	"github.com/sampan-dev/sampan/resource/prioritylevelconfiguration"
 	"github.com/sampan-dev/sampan/resource/rbac"
 	"github.com/sampan-dev/sampan/resource/replicaset"
 	"github.com/sampan-dev/sampan/resource/replicationcontroller"
@@ -139,5 +141,7 @@ func others() []resource.Kind {
 		poddisruptionbudget.Kind(),
 		priorityclass.Kind(),
 		runtimeclass.Kind(),
+		flowschema.Kind(),
+		prioritylevelconfiguration.Kind(),
 	}
 }
