@@ -373,7 +373,7 @@ func TestDiscovery(t *testing.T) {
 	for _, g := range doc["items"].([]any) {
 		groups = append(groups, at(g.(map[string]any), "metadata.name").(string))
 	}
-	if doc["kind"] != "APIGroupDiscoveryList" || doc["apiVersion"] != "apidiscovery.k8s.io/v2" || groups[0] != "apps" || groups[len(groups)-1] != "extensions" {
+	if doc["kind"] != "APIGroupDiscoveryList" || doc["apiVersion"] != "apidiscovery.k8s.io/v2" || groups[0] != "apiregistration.k8s.io" || groups[1] != "apps" || groups[len(groups)-1] != "extensions" {
 		t.Errorf("aggregated: %v %v", doc["kind"], groups)
 	}
 	again := httptest.NewRequest("GET", "/apis", nil)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-dev/sampan/resource"
 	"github.com/sampan-dev/sampan/resource/accessreview"
+	"github.com/sampan-dev/sampan/resource/apiservice"
 	"github.com/sampan-dev/sampan/resource/certificatesigningrequest"
 	"github.com/sampan-dev/sampan/resource/componentstatus"
 	"github.com/sampan-dev/sampan/resource/configmap"
@@ -131,6 +132,7 @@ func access() []resource.Kind {
 		[]resource.Kind{
 			certificatesigningrequest.Kind(),
 			lease.Kind(),
+			apiservice.Kind(),
 		},
 	)
 }

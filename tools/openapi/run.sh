@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 mkdir -p generated
 printf 'package generated\n' > generated/doc.go
-packages=$(sed -n 's|^[^"]*"\(k8s.io/api/[^"]*\)"$|\1|p' ../../api/scheme.go)
+packages=$(sed -n 's/^[^"]*"\(k8s.io\/\(api\|kube-aggregator\/pkg\/apis\|apiextensions-apiserver\/pkg\/apis\)\/[^"]*\)"$/\1/p' ../../api/scheme.go)
 go run k8s.io/kube-openapi/cmd/openapi-gen \
 	--go-header-file /dev/null --report-filename /dev/null \
 	--output-dir generated --output-pkg github.com/sampan-dev/sampan/tools/openapi/generated --output-file definitions.go \
