@@ -107,6 +107,7 @@ var loops = []loop{
 	plain("garbage-collector-controller", garbagecollector.New),
 	plain("deployment-controller", deployment.New),
 	plain("replicaset-controller", replicaset.New),
+	plain("replicationcontroller-controller", replicaset.NewReplication),
 	plain("statefulset-controller", statefulset.New),
 	plain("daemonset-controller", daemonset.New),
 	plain("job-controller", job.New),

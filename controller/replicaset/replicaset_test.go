@@ -127,7 +127,7 @@ func TestAdoptAndRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lone := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "lone", Namespace: "ns", Labels: map[string]string{"app": "a"}}}
 		other := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "other", Namespace: "ns", Labels: map[string]string{"app": "a"},
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set("b", 1), kind)}}}
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set("b", 1), replicaSets.kind)}}}
 		srv := fake.New(lone, other, set("a", 2))
 		start(t, srv)
 		clock.Sleep(t.Context(), time.Second)
@@ -224,4 +224,53 @@ func TestRanked(t *testing.T) {
 	if want := []string{"nowhere", "pending", "unready", "cheap", "crowded", "young", "restarted", "old"}; !slices.Equal(got, want) {
 		t.Errorf("order %v, want %v", got, want)
 	}
+}
+
+func TestReplicationController(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		labels := map[string]string{"app": "rc"}
+		n := int32(3)
+		srv := fake.New(&corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "rc", Namespace: "ns", UID: "rc", Generation: 1},
+			Spec: corev1.ReplicationControllerSpec{Replicas: &n, Selector: labels, Template: &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}}}},
+			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "orphan", Namespace: "ns", Labels: labels}})
+		d := controller.WithClient(srv)
+		c := NewReplication(d)
+		g := run.New(t.Context())
+		g.Go("mirrors", d.Mirrors.Run)
+		g.Go("loop", c.Run)
+		defer func() { g.Stop(); g.Wait() }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, p := range pods(t, srv) {
+			if ref := metav1.GetControllerOf(p); ref == nil || ref.Kind != "ReplicationController" || ref.APIVersion != "v1" || ref.UID != "rc" {
+				t.Errorf("%s belongs to %v", p.Name, ref)
+			}
+		}
+		rc, err := client.Of[corev1.ReplicationController](srv, "ns").Get(t.Context(), "rc")
+		if err != nil || rc.Status.Replicas != 3 || rc.Status.FullyLabeledReplicas != 3 || rc.Status.ObservedGeneration != 1 || len(pods(t, srv)) != 3 {
+			t.Errorf("%d pods, status %+v, %v", len(pods(t, srv)), rc.Status, err)
+		}
+		srv.Hook = func(c fake.Call) error {
+			if c.Verb == "create" && c.Resource.Resource == "pods" {
+				return errors.New("exceeded quota")
+			}
+			return nil
+		}
+		rc = rc.DeepCopy()
+		*rc.Spec.Replicas = 4
+		if _, err := client.Of[corev1.ReplicationController](srv, "ns").Update(t.Context(), rc); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		rc, _ = client.Of[corev1.ReplicationController](srv, "ns").Get(t.Context(), "rc")
+		if c := rc.Status.Conditions; len(c) != 1 || c[0].Type != corev1.ReplicationControllerReplicaFailure || c[0].Reason != "FailedCreate" {
+			t.Errorf("conditions %+v", c)
+		}
+		events, _ := client.Of[corev1.Event](srv, "ns").List(t.Context(), nil)
+		for _, e := range events {
+			if e.InvolvedObject.Kind != "ReplicationController" || e.Source.Component != "replication-controller" {
+				t.Errorf("event %+v", e)
+			}
+		}
+	})
 }

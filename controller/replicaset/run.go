@@ -1,4 +1,5 @@
-// Package replicaset keeps the number of pods of every ReplicaSet.
+// Package replicaset keeps the number of pods of every ReplicaSet, and of every
+// ReplicationController, its elder sister.
 //
 // Job: create and delete pods until there are as many as wished, adopt and
 // release pods by their labels, and report the status.
@@ -20,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
@@ -27,19 +29,28 @@ import (
 	"github.com/sampan-dev/sampan/semantics/pod"
 )
 
-var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
-
-type loop struct {
+// loop keeps the sets of one form.
+type loop[T any] struct {
 	*controller.Loop
-	sets *client.Mirror[appsv1.ReplicaSet]
+	form[T]
+	sets *client.Mirror[T]
 	pods *client.Mirror[corev1.Pod]
 }
 
 // New returns the replicaset loop.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{}
-	l.Loop = controller.NewLoop(d, "replicaset", 5, l.reconcile)
-	l.sets = controller.Input(l.Loop, controller.Self[appsv1.ReplicaSet])
+	return newLoop(d, "replicaset", replicaSets)
+}
+
+// NewReplication returns the loop of ReplicationControllers.
+func NewReplication(d controller.Deps) controller.Controller {
+	return newLoop(d, "replication", replicationControllers)
+}
+
+func newLoop[T any](d controller.Deps, name string, f form[T]) *loop[T] {
+	l := &loop[T]{form: f}
+	l.Loop = controller.NewLoop(d, name, 5, l.reconcile)
+	l.sets = controller.Input(l.Loop, controller.Self[T])
 	l.pods = controller.Input(l.Loop, l.ofPod)
 	controller.IndexByOwner(l.sets)
 	controller.IndexByOwner(l.pods)
@@ -48,15 +59,15 @@ func New(d controller.Deps) controller.Controller {
 
 // ofPod finds the ReplicaSets that a pod's change concerns: its old and new
 // controllers, or those that may adopt it.
-func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
+func (l *loop[T]) ofPod(old, new *corev1.Pod) []controller.Key {
 	var keys []controller.Key
 	if old != nil {
-		keys = controller.OwnerKeys(old, kind)
+		keys = controller.OwnerKeys(old, l.kind)
 	}
 	if new == nil {
 		return keys
 	}
-	if now := controller.OwnerKeys(new, kind); len(now) > 0 {
+	if now := controller.OwnerKeys(new, l.kind); len(now) > 0 {
 		if len(keys) > 0 && keys[0] == now[0] {
 			return now
 		}
@@ -68,19 +79,21 @@ func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
 	if old != nil && reflect.DeepEqual(old.Labels, new.Labels) && len(keys) == 0 {
 		return nil
 	}
-	for _, rs := range l.sets.List(new.Namespace) {
+	for _, o := range l.sets.List(new.Namespace) {
+		rs := l.view(o)
 		if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, client.KeyOf(rs))
+			keys = append(keys, client.KeyOf(o))
 		}
 	}
 	return keys
 }
 
-func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
-	rs, ok := l.sets.Get(k.Namespace, k.Name)
+func (l *loop[T]) reconcile(ctx context.Context, k controller.Key) error {
+	o, ok := l.sets.Get(k.Namespace, k.Name)
 	if !ok {
 		return nil
 	}
+	rs := l.read(o)
 	sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		l.Log.Warn("invalid selector", "key", k.String(), "err", err)
@@ -99,15 +112,14 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 		p := decide(wanted, mine, l.siblings(rs, len(mine) > wanted), clock.Now())
 		failure = l.apply(ctx, rs, p)
 	}
-	next := status(rs, mine, terminating, failure, len(mine)-wanted, clock.Now())
-	updated, err := l.report(ctx, rs, next)
-	if err != nil {
+	next := status(rs.ReplicaSet, mine, terminating, failure, len(mine)-wanted, clock.Now())
+	if err := l.tell(ctx, o, next); err != nil {
 		return err
 	}
 	if failure != nil {
 		return failure
 	}
-	if s := updated.Status; rs.Spec.MinReadySeconds > 0 && s.ReadyReplicas == int32(wanted) && s.AvailableReplicas != int32(wanted) {
+	if s := next; rs.Spec.MinReadySeconds > 0 && s.ReadyReplicas == int32(wanted) && s.AvailableReplicas != int32(wanted) {
 		if d := nextAvailable(mine, time.Duration(rs.Spec.MinReadySeconds)*time.Second, clock.Now()); d > 0 {
 			l.After(k, d)
 		}
@@ -116,7 +128,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 }
 
 // claim returns the active pods that rs owns and how many more are ending.
-func (l *loop) claim(ctx context.Context, rs *appsv1.ReplicaSet, sel labels.Selector) ([]*corev1.Pod, int, error) {
+func (l *loop[T]) claim(ctx context.Context, rs replicas, sel labels.Selector) ([]*corev1.Pod, int, error) {
 	var active []*corev1.Pod
 	terminating := 0
 	for _, p := range append(l.pods.By(controller.ByOwner, string(rs.UID)), l.pods.By(controller.ByOwner, controller.Orphans(rs.Namespace))...) {
@@ -126,11 +138,15 @@ func (l *loop) claim(ctx context.Context, rs *appsv1.ReplicaSet, sel labels.Sele
 			terminating++
 		}
 	}
-	k := client.KeyOf(rs)
+	k := client.KeyOf(rs.ReplicaSet)
 	c := controller.Claim[corev1.Pod]{
-		Owner: rs, Kind: kind, Selector: sel, Objects: client.Of[corev1.Pod](l.Client, rs.Namespace),
+		Owner: rs.self, Kind: l.kind, Selector: sel, Objects: client.Of[corev1.Pod](l.Client, rs.Namespace),
 		Fresh: func(ctx context.Context) (metav1.Object, error) {
-			return client.Of[appsv1.ReplicaSet](l.Client, rs.Namespace).Get(ctx, rs.Name)
+			fresh, err := client.Of[T](l.Client, rs.Namespace).Get(ctx, rs.Name)
+			if err != nil {
+				return nil, err
+			}
+			return any(fresh).(metav1.Object), nil
 		},
 		Adopted: func(p *corev1.Pod) { controller.Wrote(&l.Unseen, k, l.pods, p) },
 	}
@@ -140,17 +156,20 @@ func (l *loop) claim(ctx context.Context, rs *appsv1.ReplicaSet, sel labels.Sele
 
 // siblings counts the active pods per node of all ReplicaSets that rs's own
 // controller has: scaling down first takes from where they crowd.
-func (l *loop) siblings(rs *appsv1.ReplicaSet, needed bool) map[string]int {
+func (l *loop[T]) siblings(rs replicas, needed bool) map[string]int {
 	count := map[string]int{}
 	if !needed {
 		return count
 	}
-	sets := []*appsv1.ReplicaSet{rs}
+	owners := []types.UID{rs.UID}
 	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
-		sets = l.sets.By(controller.ByOwner, string(ref.UID))
+		owners = nil
+		for _, o := range l.sets.By(controller.ByOwner, string(ref.UID)) {
+			owners = append(owners, any(o).(metav1.Object).GetUID())
+		}
 	}
-	for _, s := range sets {
-		for _, p := range l.pods.By(controller.ByOwner, string(s.UID)) {
+	for _, uid := range owners {
+		for _, p := range l.pods.By(controller.ByOwner, string(uid)) {
 			if pod.Active(p) {
 				count[p.Spec.NodeName]++
 			}
@@ -159,21 +178,21 @@ func (l *loop) siblings(rs *appsv1.ReplicaSet, needed bool) map[string]int {
 	return count
 }
 
-func (l *loop) apply(ctx context.Context, rs *appsv1.ReplicaSet, p plan) error {
-	k := client.KeyOf(rs)
+func (l *loop[T]) apply(ctx context.Context, rs replicas, p plan) error {
+	k := client.KeyOf(rs.ReplicaSet)
 	pods := client.Of[corev1.Pod](l.Client, rs.Namespace)
 	if p.create > 0 {
 		_, err := controller.SlowStart(ctx, p.create, func(ctx context.Context, _ int) error {
-			made, err := pods.Create(ctx, controller.PodFor(&rs.Spec.Template, rs, kind))
+			made, err := pods.Create(ctx, controller.PodFor(&rs.Spec.Template, rs.self, l.kind))
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return nil // nothing can be made there any more, and nobody wants to hear of it
 			}
 			if err != nil {
-				l.Events.Event(rs, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+				l.Events.Event(rs.self, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 				return err
 			}
 			controller.Wrote(&l.Unseen, k, l.pods, made)
-			l.Events.Event(rs, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
+			l.Events.Event(rs.self, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
 			return nil
 		})
 		return err
@@ -185,29 +204,26 @@ func (l *loop) apply(ctx context.Context, rs *appsv1.ReplicaSet, p plan) error {
 			return nil
 		}
 		if err != nil {
-			l.Events.Event(rs, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
+			l.Events.Event(rs.self, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
 			return fmt.Errorf("unable to delete pods: %w", err)
 		}
 		controller.Removed(&l.Unseen, k, l.pods, victim)
-		l.Events.Event(rs, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", victim.Name)
+		l.Events.Event(rs.self, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", victim.Name)
 		return nil
 	})
 	return err
 }
 
-func (l *loop) report(ctx context.Context, rs *appsv1.ReplicaSet, next appsv1.ReplicaSetStatus) (*appsv1.ReplicaSet, error) {
-	if reflect.DeepEqual(rs.Status, next) {
-		return rs, nil
+// tell writes the status.
+func (l *loop[T]) tell(ctx context.Context, o *T, next appsv1.ReplicaSetStatus) error {
+	c := l.report(o, next)
+	if c == o {
+		return nil
 	}
-	c := rs.DeepCopy()
-	c.Status = next
-	updated, err := client.Of[appsv1.ReplicaSet](l.Client, rs.Namespace).UpdateStatus(ctx, c)
-	if apierrors.IsNotFound(err) {
-		return c, nil
+	k := client.KeyOf(o)
+	updated, err := client.Of[T](l.Client, k.Namespace).UpdateStatus(ctx, c)
+	if err == nil {
+		controller.Wrote(&l.Unseen, k, l.sets, updated)
 	}
-	if err != nil {
-		return nil, err
-	}
-	controller.Wrote(&l.Unseen, client.KeyOf(rs), l.sets, updated)
-	return updated, nil
+	return controller.Ignore(err, apierrors.IsNotFound)
 }
