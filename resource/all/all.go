@@ -12,6 +12,7 @@ import (
 
 	"github.com/sampan-dev/sampan/resource"
 	"github.com/sampan-dev/sampan/resource/accessreview"
+	"github.com/sampan-dev/sampan/resource/admissionregistration"
 	"github.com/sampan-dev/sampan/resource/apiservice"
 	"github.com/sampan-dev/sampan/resource/certificatesigningrequest"
 	"github.com/sampan-dev/sampan/resource/componentstatus"
@@ -61,7 +62,7 @@ import (
 
 // Kinds is every kind, group by group.
 func Kinds() []resource.Kind {
-	return slices.Concat(core(), apps(), batch(), network(), volumes(), access(), others())
+	return slices.Concat(core(), apps(), batch(), network(), volumes(), access(), admissionregistration.Kinds(), others())
 }
 
 func core() []resource.Kind {
