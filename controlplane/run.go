@@ -3,7 +3,6 @@ package controlplane
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
-	"github.com/sampan-dev/sampan/apiserver/virtual"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/kit/run"
@@ -40,6 +38,9 @@ type ControlPlane struct {
 	server  *apiserver.Server
 	serving chan struct{} // closed when the API answers in process
 	ready   chan struct{} // closed when what every cluster has is there
+
+	whole                  bool // the scheduler and the controllers run here, too
+	scheduler, controllers *vital
 }
 
 // New checks cfg and starts nothing.
@@ -47,7 +48,7 @@ func New(cfg Config, deps Deps) (*ControlPlane, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	c := &ControlPlane{cfg: cfg, deps: deps, serving: make(chan struct{}), ready: make(chan struct{})}
+	c := &ControlPlane{cfg: cfg, deps: deps, serving: make(chan struct{}), ready: make(chan struct{}), scheduler: newVital(), controllers: newVital()}
 	if cfg.Etcd == nil {
 		remote, err := etcd.NewRemote(cfg.EtcdServers, cfg.EtcdTLS)
 		c.store = remote
@@ -98,7 +99,10 @@ func (c *ControlPlane) Ready(ctx context.Context) error {
 var errEtcdEnded = errors.New("etcd ended")
 
 // Run serves, schedules and controls until ctx ends.
-func (c *ControlPlane) Run(ctx context.Context) error { return c.run(ctx, c.actors) }
+func (c *ControlPlane) Run(ctx context.Context) error {
+	c.whole = true
+	return c.run(ctx, c.actors)
+}
 
 // RunServer serves the API alone until ctx ends.
 func (c *ControlPlane) RunServer(ctx context.Context) error { return c.run(ctx, func(*run.Group) {}) }
@@ -107,7 +111,7 @@ func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 	g := run.New(ctx)
 	if c.etcd != nil {
 		g.Go("etcd", c.etcd.Run)
-		if err := c.etcd.Ready(ctx); err != nil {
+		if err := c.etcd.Ready(g.Context()); err != nil {
 			g.Stop()
 			return errors.Join(errEtcdEnded, err, g.Wait())
 		}
@@ -173,7 +177,7 @@ func (c *ControlPlane) actors(g *run.Group) {
 		if err := cfg.Check(); err != nil {
 			return err
 		}
-		return a.RunScheduler(ctx, cfg)
+		return c.scheduler.during(func() error { return a.RunScheduler(ctx, cfg) })
 	})
 	g.Go("controllers", func(ctx context.Context) error {
 		if err := c.Ready(ctx); err != nil {
@@ -186,7 +190,8 @@ func (c *ControlPlane) actors(g *run.Group) {
 		if err := cfg.Check(); err != nil {
 			return err
 		}
-		return a.RunControllers(ctx, cfg, Secrets{RootCA: c.cfg.ClientCA.CertPEM(), Signer: c.cfg.ClientCA})
+		secrets := Secrets{RootCA: c.cfg.ClientCA.CertPEM(), Signer: c.cfg.ClientCA}
+		return c.controllers.during(func() error { return a.RunControllers(ctx, cfg, secrets) })
 	})
 }
 
@@ -196,20 +201,6 @@ func join(ps []netip.Prefix) string {
 		s = append(s, p.String())
 	}
 	return strings.Join(s, ",")
-}
-
-// checks are what kubectl get componentstatuses shows.
-func (c *ControlPlane) checks() []virtual.Check {
-	ok := func(ctx context.Context) (string, error) { return "ok", c.Serving(ctx) }
-	return []virtual.Check{
-		{Name: "scheduler", Fn: ok}, {Name: "controller-manager", Fn: ok},
-		{Name: "etcd-0", Fn: func(ctx context.Context) (string, error) {
-			if err := c.store.Healthy(ctx); err != nil {
-				return "", fmt.Errorf("etcd: %w", err)
-			}
-			return "ok", nil
-		}},
-	}
 }
 
 // hooks are what must be in a cluster before it is ready. The roles come last:
