@@ -10,6 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/machine"
 )
 
 // The binary under test and where its clusters live during the tests.
@@ -19,17 +23,34 @@ var (
 	kubectls map[string][]string // how to call kubectl: "stock" where there is one, "built-in"
 )
 
-const cluster = "e2e"
+// The tests' cluster, and the one that has two nodes.
+const (
+	cluster  = "e2e"
+	twoNodes = "e2e2"
+)
 
-func TestMain(m *testing.M) { os.Exit(mainCode(m)) }
+// TestMain lets the test binary be the init of the machines that tests make
+// themselves, and else brings the tests' cluster up and away again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == machine.Applet {
+		os.Exit(machine.Main(os.Args[1:]))
+	}
+	os.Exit(mainCode(m))
+}
 
 func mainCode(m *testing.M) int {
 	if why := cannotRun(); why != "" {
 		fmt.Println("e2e: skipped:", why)
 		return m.Run()
 	}
-	var err error
-	if home, err = os.MkdirTemp("/var/tmp", "sampan-e2e-"); err != nil {
+	alone, err := only()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer alone.Close()
+	removeOldRuns()
+	if home, err = os.MkdirTemp("/var/tmp", homePrefix); err != nil {
 		fmt.Println(err)
 		return 1
 	}
@@ -58,6 +79,40 @@ func mainCode(m *testing.M) int {
 		code = 1
 	}
 	return code
+}
+
+const homePrefix = "sampan-e2e-"
+
+// only waits until no other run of these tests is under way on this computer:
+// their clusters have the same names. The lock ends with the process.
+func only() (*os.File, error) {
+	f, err := os.OpenFile("/var/tmp/sampan-e2e.lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return f, nil
+	}
+	fmt.Println("e2e: another run is under way: waiting for its end")
+	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX)
+}
+
+// removeOldRuns removes what a killed run left.
+func removeOldRuns() {
+	old, _ := filepath.Glob("/var/tmp/" + homePrefix + "*")
+	for _, dir := range old {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			continue
+		}
+		for _, name := range []string{cluster, twoNodes} {
+			cmd := exec.Command(binary, "down", name, "--delete")
+			cmd.Env = append(os.Environ(), "SAMPAN_HOME="+dir, "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				fmt.Printf("e2e: an old run in %s: %v\n%s", dir, err, out)
+			}
+		}
+		os.RemoveAll(dir)
+	}
 }
 
 // cannotRun says what keeps the tests from running here.
@@ -102,6 +157,16 @@ find /sys/fs/cgroup -maxdepth 3 -type d -name "*$id*" | sort; grep -l "$id" /pro
 	return string(out)
 }
 
+// sampan runs the binary under test, which must succeed.
+func (w *world) sampan(args ...string) string {
+	w.Helper()
+	out, err := exec.Command(binary, args...).CombinedOutput()
+	if err != nil {
+		w.Fatalf("sampan %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
 // world is one kubectl against the cluster.
 type world struct {
 	*testing.T
@@ -116,6 +181,26 @@ func each(t *testing.T, fn func(w *world)) {
 	for name, k := range kubectls {
 		t.Run(name, func(t *testing.T) { fn(&world{t, k}) })
 	}
+}
+
+// one runs a test with the stock kubectl where there is one, else the built-in.
+// What kubectl itself does is the same in both; only the first scene needs both.
+func one(t *testing.T) *world {
+	t.Helper()
+	if why := cannotRun(); why != "" {
+		t.Skip(why)
+	}
+	if k, ok := kubectls["stock"]; ok {
+		return &world{t, k}
+	}
+	return &world{t, kubectls["built-in"]}
+}
+
+// beside is one for a test that leaves the others' nodes and pods alone.
+func beside(t *testing.T) *world {
+	w := one(t)
+	t.Parallel()
+	return w
 }
 
 // limit bounds every wait; it is generous, since the machine may be busy.
