@@ -17,16 +17,21 @@ import (
 	"github.com/sampan-dev/sampan/controller/endpoints"
 	"github.com/sampan-dev/sampan/controller/endpointslice"
 	"github.com/sampan-dev/sampan/controller/endpointslicemirroring"
+	"github.com/sampan-dev/sampan/controller/ephemeralvolume"
 	"github.com/sampan-dev/sampan/controller/garbagecollector"
 	"github.com/sampan-dev/sampan/controller/job"
+	"github.com/sampan-dev/sampan/controller/legacytoken"
 	"github.com/sampan-dev/sampan/controller/namespace"
 	"github.com/sampan-dev/sampan/controller/nodeipam"
 	"github.com/sampan-dev/sampan/controller/nodelifecycle"
+	"github.com/sampan-dev/sampan/controller/nodettl"
 	"github.com/sampan-dev/sampan/controller/podgc"
+	"github.com/sampan-dev/sampan/controller/protection"
 	"github.com/sampan-dev/sampan/controller/replicaset"
 	"github.com/sampan-dev/sampan/controller/resourcequota"
 	"github.com/sampan-dev/sampan/controller/rootca"
 	"github.com/sampan-dev/sampan/controller/serviceaccount"
+	"github.com/sampan-dev/sampan/controller/servicecidr"
 	"github.com/sampan-dev/sampan/controller/statefulset"
 	"github.com/sampan-dev/sampan/controller/tainteviction"
 	"github.com/sampan-dev/sampan/controller/ttlafterfinished"
@@ -120,6 +125,12 @@ var loops = []loop{
 	plain("disruption-controller", disruption.New),
 	plain("resourcequota-controller", resourcequota.New),
 	plain("clusterrole-aggregation-controller", clusterrole.New),
+	plain("service-cidr-controller", servicecidr.New),
+	plain("ttl-controller", nodettl.New),
+	plain("ephemeral-volume-controller", ephemeralvolume.New),
+	plain("persistentvolumeclaim-protection-controller", protection.NewClaims),
+	plain("persistentvolume-protection-controller", protection.NewVolumes),
+	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
 	plain("bootstrap-signer-controller", bootstraptoken.NewSigner),
 	plain("token-cleaner-controller", bootstraptoken.NewCleaner),
 }

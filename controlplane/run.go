@@ -150,6 +150,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("compactor", (&etcd.Compactor{Store: c.store, Log: c.deps.Log}).Run)
 	g.Go("rbac", as(c.gate.rbac.Run))
 	g.Go("node authorizer", as(c.gate.node.Run))
+	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))
 	g.Go("api server", c.server.Run)
 	close(c.serving)
@@ -208,6 +209,8 @@ func join(ps []netip.Prefix) string {
 func (c *ControlPlane) hooks() []request.Hook {
 	return []request.Hook{
 		{Name: "scheduling/bootstrap-system-priority-classes", Fn: systemPriorities},
+		{Name: "start-kubernetes-service-cidr-controller", Fn: serviceRange(c.cfg.ServiceCIDRs)},
+		c.registration(),
 		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error {
 			if err := authz.Bootstrap(ctx, b); err != nil {
 				return err

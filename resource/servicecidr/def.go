@@ -15,7 +15,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	networkingv1beta1 "k8s.io/api/networking/v1beta1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
@@ -39,9 +38,7 @@ func Kind() resource.Kind {
 		Validate: validate,
 		Subs: []resource.Sub[cidr]{resource.StatusSub(
 			func(next, prev *cidr) { next.Spec = prev.Spec },
-			func(next, _ *cidr) field.ErrorList {
-				return metavalidation.ValidateConditions(next.Status.Conditions, field.NewPath("status", "conditions"))
-			})},
+			func(_, _ *cidr) field.ErrorList { return nil })},
 		Columns: []resource.Column[cidr]{
 			resource.NameColumn[cidr](),
 			{Name: "CIDRs", Description: resource.Doc(networkingv1.ServiceCIDRSpec{}, "cidrs"), Cell: func(c *cidr, _ time.Time) any { return strings.Join(c.Spec.CIDRs, ",") }},
