@@ -21,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/controlplane"
 	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/kit/trim"
 	"github.com/sampan-dev/sampan/kubelet"
 	kubeletconfig "github.com/sampan-dev/sampan/kubelet/config"
 	"github.com/sampan-dev/sampan/kubelet/server"
@@ -31,6 +32,7 @@ import (
 // Serve runs one server until ctx ends: a control plane with its node, or a
 // node alone.
 func Serve(ctx context.Context, c Config, log *slog.Logger) error {
+	trim.After(ctx, trim.Settled)
 	if err := c.Check(); err != nil {
 		return err
 	}
@@ -97,7 +99,11 @@ func (s *session) controlPlane() controlplane.Config {
 		ServiceCIDRs: []netip.Prefix{s.ServiceCIDR}, ClusterCIDR: s.ClusterCIDR, ClusterDomain: s.ClusterDomain,
 		ClientCA: s.pki.CA, FrontProxyCA: s.pki.FrontProxyCA, AccountKey: s.pki.ServiceAccountSigner,
 		Kubelet: keyPair(s.pki.KubeletClient), Anonymous: true, EnableAdmission: []string{"NodeRestriction"},
-		Alone: len(s.EtcdServers) == 0,
+		Alone: len(s.EtcdServers) == 0, EndpointRouting: true,
+	}
+	c.ProxyClient = func() (*tls.Certificate, error) {
+		pair := keyPair(s.pki.FrontProxyClient)
+		return &pair, nil
 	}
 	c.Serving = func() (*tls.Certificate, error) {
 		cert := keyPair(s.pki.APIServer)

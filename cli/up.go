@@ -18,6 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/embedded"
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/machine"
@@ -113,9 +114,13 @@ func describe(name string, o upOptions) ([]*machine.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	programs := filepath.Join(stateDir(), "bin")
+	if err := embedded.Install(programs, embedded.Init); err != nil {
+		return nil, err
+	}
 	for i := len(ms) + 1; i <= o.nodes; i++ {
 		spec := machine.Spec{
-			Name: nodeName(name, i), Cluster: name, Address: nodeAddress(i), Capacity: capacity, Restart: true,
+			Name: nodeName(name, i), Cluster: name, Init: filepath.Join(programs, embedded.Init), Address: nodeAddress(i), Capacity: capacity, Restart: true,
 			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
 		}
 		spec.Argv = append([]string{machine.Binary, "server"}, serverArgs(spec, i, token)...)

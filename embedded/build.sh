@@ -13,10 +13,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 
-# Go programs: one per pod or per CNI call, hence small and without symbols.
-for program in sampan-shim sampan-cni; do
-	[ -d "cmd/$program" ] || continue
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o "$work/$program" "./cmd/$program"
+# Go programs, without symbols. (No -trimpath: their packages are compiled once,
+# for them and for the big binary.)
+for program in sampan-shim sampan-cni sampan-init sampan-containerd sampan-coredns; do
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags='-s -w -buildid=' -o "$work/$program" "./cmd/$program"
 done
 
 # The pause process: no C library, a few pages of memory. A machine without a C

@@ -1,10 +1,11 @@
-// Package embedded carries the small programs that are executed once per pod.
+// Package embedded carries the programs whose memory counts: those executed
+// once per pod, and those that run on every node beside the big binary.
 //
-// Job: hold them compressed inside the binary and put them on disk where
-// containerd and the container network interface look for them.
+// Job: hold them compressed inside the binary, put them on disk where others
+// look for them, and become one of them.
 //
-// Not its job: what the programs do (cmd/sampan-shim, cmd/sampan-cni, pause/),
-// and building them (build.sh, before the binary itself is built).
+// Not its job: what the programs do (cmd/sampan-*, pause/), and building them
+// (build.sh, before the binary itself is built).
 //
 // Invariants: the package compiles in a clean clone, where nothing was built;
 // then Files is empty and every use says what to run. A program on disk is
@@ -22,15 +23,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // The programs' names.
 const (
-	Shim  = "sampan-shim"
-	CNI   = "sampan-cni"
-	Pause = "pause"
+	Shim       = "sampan-shim"
+	CNI        = "sampan-cni"
+	Init       = "sampan-init"
+	Containerd = "sampan-containerd"
+	CoreDNS    = "sampan-coredns"
+	Pause      = "pause"
 )
 
 const suffix = ".zst"
@@ -88,15 +93,11 @@ func (r reader) Close() error {
 	return r.file.Close()
 }
 
-// Install writes every program into dir, executable. One that is already there
-// with the same bytes is left alone, so that running shims keep their file.
-func Install(dir string) error { return install(bin, dir) }
+// Install writes the named programs into dir, executable. One that is already
+// there with the same bytes is left alone, so that running shims keep their file.
+func Install(dir string, names ...string) error { return install(bin, dir, names) }
 
-func install(from fs.FS, dir string) error {
-	names := files(from)
-	if len(names) == 0 {
-		return fmt.Errorf("install into %s: %w", dir, ErrNotBuilt)
-	}
+func install(from fs.FS, dir string, names []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -109,17 +110,25 @@ func install(from fs.FS, dir string) error {
 }
 
 func installOne(from fs.FS, name, target string) error {
+	packed, err := fs.ReadFile(from, "bin/"+name+suffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotBuilt
+	}
+	if err != nil {
+		return err
+	}
+	mark, sum := filepath.Join(filepath.Dir(target), "."+name+".sum"), sha256.Sum256(packed)
+	if installed(target, mark, sum[:]) {
+		return os.Chmod(target, 0o755)
+	}
 	r, err := open(from, name)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	want, err := io.ReadAll(r)
-	if err != nil {
+	// The mark speaks of the file it lies beside: it goes first and comes last.
+	if err := os.RemoveAll(mark); err != nil {
 		return err
-	}
-	if same(target, want) {
-		return os.Chmod(target, 0o755)
 	}
 	// A running program's file cannot be opened for writing, but its name can
 	// be given to another file.
@@ -128,27 +137,47 @@ func installOne(from fs.FS, name, target string) error {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = io.Copy(tmp, bytes.NewReader(want))
+	n, err := io.Copy(tmp, r)
 	if err := errors.Join(err, tmp.Chmod(0o755), tmp.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), target)
+	if err := os.Rename(tmp.Name(), target); err != nil {
+		return err
+	}
+	return os.WriteFile(mark, markText(sum[:], n), 0o644)
 }
 
-// same says whether the file at path holds exactly want.
-func same(path string, want []byte) bool {
-	f, err := os.Open(path)
+// markText says which packed bytes a program came from and how long it is.
+func markText(sum []byte, size int64) []byte { return fmt.Appendf(nil, "%x %d\n", sum, size) }
+
+// installed says whether target is what the packed bytes of sum unpack to,
+// without unpacking them: that takes longer than a cluster takes to start.
+func installed(target, mark string, sum []byte) bool {
+	st, err := os.Stat(target)
 	if err != nil {
 		return false
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Size() != int64(len(want)) {
-		return false
+	text, err := os.ReadFile(mark)
+	return err == nil && bytes.Equal(text, markText(sum, st.Size()))
+}
+
+// Dir is where a node keeps the programs.
+const Dir = "/var/lib/sampan/bin"
+
+// Exec becomes the program called name, with args after its name. It returns
+// only on failure. Who may not write to Dir gets a copy among their own caches.
+func Exec(name string, args []string) error {
+	dir := Dir
+	if os.Geteuid() != 0 {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return fmt.Errorf("run %s: %w", name, err)
+		}
+		dir = filepath.Join(cache, "sampan", "bin")
 	}
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return false
+	if err := Install(dir, name); err != nil {
+		return err
 	}
-	sum := sha256.Sum256(want)
-	return bytes.Equal(h.Sum(nil), sum[:])
+	err := syscall.Exec(filepath.Join(dir, name), append([]string{name}, args...), os.Environ())
+	return fmt.Errorf("run %s: %w", name, err)
 }

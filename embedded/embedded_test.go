@@ -48,14 +48,14 @@ func TestBinaryWithoutProgramsSaysWhatToRun(t *testing.T) {
 	if !errors.Is(err, ErrNotBuilt) {
 		t.Errorf("open = %v", err)
 	}
-	if err := install(empty, t.TempDir()); !errors.Is(err, ErrNotBuilt) {
+	if err := install(empty, t.TempDir(), []string{"pause"}); !errors.Is(err, ErrNotBuilt) {
 		t.Errorf("install = %v", err)
 	}
 }
 
 func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bin")
-	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("one")}), dir); err != nil {
+	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("one")}), dir, []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	before := map[string]os.FileInfo{}
@@ -69,7 +69,7 @@ func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 		}
 		before[name] = st
 	}
-	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("two")}), dir); err != nil {
+	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("two")}), dir, []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	for name, changed := range map[string]bool{"a": false, "b": true} {
@@ -82,7 +82,17 @@ func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 2 {
-		t.Errorf("directory holds %v, %v: want the two programs only", entries, err)
+	if err != nil || len(entries) != 4 {
+		t.Errorf("directory holds %v, %v: want the two programs and their marks only", entries, err)
+	}
+	// A mark is no proof that the program beside it is whole.
+	if err := os.Truncate(filepath.Join(dir, "a"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := install(packed(t, map[string][]byte{"a": []byte("one")}), dir, []string{"a"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(got) != "one" {
+		t.Errorf("a cut program became %q, %v; want it whole again", got, err)
 	}
 }

@@ -169,7 +169,7 @@ func (m *Machine) mountDirectories() error {
 			return err
 		}
 	}
-	if err := open("/proc/self/exe", Binary, true); err != nil {
+	if err := open(m.Spec.Program, Binary, true); err != nil {
 		return err
 	}
 	for _, b := range m.Spec.Binds {

@@ -37,7 +37,7 @@ func Main(args []string) int {
 		return 2
 	}
 	if unix.Gettid() != unix.Getpid() {
-		err := syscall.Exec("/proc/self/exe", append([]string{os.Args[0]}, args...), os.Environ())
+		err := syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 		fmt.Fprintf(os.Stderr, "%s: %v\n", Applet, err)
 		return 1
 	}

@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// Applet is the word by which the binary must call Main.
+// Applet is the word by which a program that is to be process 1 must call Main.
 const Applet = "machine-init"
 
 // Binary is where a machine finds the binary that started it, whatever its
@@ -28,6 +28,12 @@ type Spec struct {
 	Name    string       `json:"name"`    // the host name, unique in the cluster
 	Cluster string       `json:"cluster"` // the switch it is plugged into
 	Address netip.Prefix `json:"address"` // its address and the subnet's length
+
+	// Program is the binary that the machine shows as Binary; Start fills it in
+	// with the one that runs. Init is process 1, a program that calls Main with
+	// its arguments; empty is Program, called with the word Applet.
+	Program string `json:"program"`
+	Init    string `json:"init,omitempty"`
 
 	// Capacity is told to what runs inside, since the kernel shows every
 	// namespace the whole computer.

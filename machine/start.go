@@ -54,6 +54,11 @@ func (m *Machine) boot(ctx context.Context) error {
 			return err
 		}
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	m.Spec.Program = self
 	if err := m.save(); err != nil {
 		return err
 	}
@@ -143,13 +148,13 @@ func (m *Machine) spawnInit(files []*os.File) (*os.Process, error) {
 	}
 	defer null.Close()
 	files[0] = null
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	program, argv := m.Spec.Init, []string{Applet, m.Dir}
+	if program == "" {
+		program, argv = m.Spec.Program, []string{"sampan", Applet, m.Dir}
 	}
 	var p *os.Process
 	err = inNetNS(m.id(), func() error {
-		p, err = os.StartProcess(self, []string{"sampan", Applet, m.Dir}, &os.ProcAttr{
+		p, err = os.StartProcess(program, argv, &os.ProcAttr{
 			Dir: "/", Files: files, Env: m.environment(),
 			Sys: &syscall.SysProcAttr{
 				Setsid:     true,

@@ -118,7 +118,7 @@ func (n *Node) kubelet(ctx context.Context, endpoint string) error {
 
 // seed puts in the images that a cluster's own manifests call for.
 func (n *Node) seed(ctx context.Context, endpoint string) error {
-	imgs, err := image.System(n.cfg.Binary, image.DefaultSystem())
+	imgs, err := image.System(n.cfg.Binary, filepath.Dir(n.cfg.Runtime.Shim), image.DefaultSystem())
 	if err != nil {
 		return fmt.Errorf("system images: %w", err)
 	}

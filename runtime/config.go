@@ -38,7 +38,7 @@ type Config struct {
 	TestHandler         bool // offer a second runtime class handler, `test-handler`
 
 	LogLevel string   // containerd's: trace, debug, info, warn, error
-	Command  []string // what to execute as containerd, before its flags; empty: this binary
+	Command  []string // what to execute as containerd, before its flags; empty: the embedded one, beside the shim
 }
 
 // Defaults returns a configuration for this computer with all of a node's

@@ -48,11 +48,7 @@ func New(cfg Config, deps Deps) (*Runtime, error) {
 		return nil, err
 	}
 	if len(cfg.Command) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("containerd: find this binary: %w", err)
-		}
-		cfg.Command = []string{self, "containerd"}
+		cfg.Command = []string{filepath.Join(filepath.Dir(cfg.Shim), embedded.Containerd)}
 	}
 	r := &Runtime{
 		cfg: cfg, log: deps.Log, output: deps.Output,
@@ -106,11 +102,14 @@ func (r *Runtime) prepare() error {
 			return err
 		}
 	}
-	if err := embedded.Install(filepath.Dir(c.Shim)); err != nil {
+	if err := embedded.Install(filepath.Dir(c.Shim), embedded.Shim, embedded.Containerd); err != nil {
 		// A shim that somebody else put there will do.
 		if _, statErr := os.Stat(c.Shim); statErr != nil {
 			return err
 		}
+	}
+	if err := embedded.Install(c.CNIBinDir, embedded.CNI); err != nil && !errors.Is(err, embedded.ErrNotBuilt) {
+		return err
 	}
 	if err := link(c.Shim); err != nil {
 		return err

@@ -13,9 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sampan-dev/sampan/cli"
-	"github.com/sampan-dev/sampan/dns"
-	"github.com/sampan-dev/sampan/machine"
-	"github.com/sampan-dev/sampan/runtime/daemon"
+	"github.com/sampan-dev/sampan/embedded"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
@@ -25,15 +23,18 @@ type applet struct {
 	main func(ctx context.Context, args []string) int
 }
 
+// carried is a program that the binary carries and becomes.
+func carried(name string) func(context.Context, []string) int {
+	return func(_ context.Context, args []string) int {
+		fmt.Fprintln(os.Stderr, embedded.Exec(name, args))
+		return 1
+	}
+}
+
 // applets are all programs but sampan's own words.
 var applets = []applet{
-	{machine.Applet, func(_ context.Context, args []string) int {
-		return machine.Main(append([]string{machine.Applet}, args...))
-	}},
-	{"containerd", func(_ context.Context, args []string) int {
-		return daemon.Main(append([]string{"containerd"}, args...))
-	}},
-	{"coredns", dns.Main},
+	{"containerd", carried(embedded.Containerd)},
+	{"coredns", carried(embedded.CoreDNS)},
 	{"etcd", etcd.Main},
 	{"kubectl", func(_ context.Context, args []string) int { return cli.Kubectl(args) }},
 	{"kube-apiserver", cli.APIServer},
@@ -55,7 +56,7 @@ func main() {
 		os.Exit(withSignals(cli.Main, args))
 	}
 	switch applets[i].name {
-	case machine.Applet, "containerd", "kubectl": // they look after signals themselves
+	case "containerd", "coredns", "kubectl": // they look after signals themselves
 		os.Exit(applets[i].main(context.Background(), args))
 	}
 	os.Exit(withSignals(applets[i].main, args))

@@ -3,6 +3,7 @@ package image
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,9 +28,8 @@ func DefaultSystem() SystemOptions {
 
 // component is one program inside the binary that manifests run as an image.
 type component struct {
-	path, user string
-	name       func(SystemOptions) string
-	whole      bool // the path is the entry point; otherwise the command names it
+	path string
+	name func(SystemOptions) string
 }
 
 func kubernetes(program string) component {
@@ -39,43 +39,53 @@ func kubernetes(program string) component {
 	}
 }
 
-// components is the list of all system images but pause. They share one layer.
+// components is the list of the system images that are the binary. They share
+// one layer.
 func components() []component {
 	return []component{
 		kubernetes("kube-apiserver"), kubernetes("kube-controller-manager"), kubernetes("kube-scheduler"), kubernetes("kube-proxy"),
-		{path: "/coredns", user: "65532:65532", whole: true, name: func(o SystemOptions) string {
-			return "registry.k8s.io/coredns/coredns:" + o.CoreDNS
-		}},
 		{path: "/usr/local/bin/etcd", name: func(o SystemOptions) string { return "registry.k8s.io/etcd:" + o.Etcd }},
 	}
 }
 
 // System returns every image that a cluster's own manifests call for, made of
-// the binary at path, so that a node without a registry wants for nothing.
-func System(path string, o SystemOptions) ([]Image, error) {
+// the binary at path and the programs that it carries, so that a node without
+// a registry wants for nothing. CoreDNS is read from dir, where it is put.
+func System(path, dir string, o SystemOptions) ([]Image, error) {
 	layer, err := binaryLayer(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []Image
 	for _, c := range components() {
-		cfg := Config{User: c.user, WorkingDir: "/"}
-		if c.whole {
-			cfg.Entrypoint = []string{c.path}
-		} else {
-			cfg.Cmd = []string{c.path}
-		}
-		img, err := New(cfg, []string{c.name(o)}, layer)
+		img, err := New(Config{Cmd: []string{c.path}, WorkingDir: "/"}, []string{c.name(o)}, layer)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, img)
 	}
+	dns, err := coreDNS(dir, "registry.k8s.io/coredns/coredns:"+o.CoreDNS)
+	if err != nil {
+		return nil, err
+	}
 	pause, err := Pause(o.Pause)
 	if err != nil {
 		return nil, err
 	}
-	return append(all, pause), nil
+	return append(all, dns, pause), nil
+}
+
+// coreDNS returns the image of the cluster's name server.
+func coreDNS(dir string, names ...string) (Image, error) {
+	if err := embedded.Install(dir, embedded.CoreDNS); err != nil {
+		return Image{}, err
+	}
+	program := Entry{Path: "/coredns", Mode: 0o755, Source: filepath.Join(dir, embedded.CoreDNS)}
+	layer, err := NewLayer(append(minimalRoot(), program))
+	if err != nil {
+		return Image{}, err
+	}
+	return New(Config{Entrypoint: []string{"/coredns"}, User: "65532:65532", WorkingDir: "/"}, names, layer)
 }
 
 // FromBinary returns an image whose only program is the binary at path.
