@@ -41,6 +41,18 @@ func (k *Kubelet) act(ctx context.Context, w *worker, pod *corev1.Pod, state *cr
 			if err := k.stopContainer(ctx, w, pod, state.ByID(a.Stop.ID), grace); err != nil {
 				return acted, err
 			}
+			w.mu.Lock()
+			w.killed[a.Stop.ID] = true
+			w.mu.Unlock()
+			acted = true
+		case a.Resize != nil:
+			err := k.resize(ctx, w, pod, state, a.Resize)
+			k.resized(w, pod, state, err)
+			if err != nil {
+				k.log.Debug("a resize failed", "pod", pod.Name, "err", err)
+				plan.wake(clock.Now().Add(retryAfter))
+				continue
+			}
 			acted = true
 		case a.Sandbox != nil:
 			if err := k.prepare(ctx, w, pod); err != nil {
@@ -174,6 +186,9 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 	if err != nil {
 		return fail("CreateContainerError", err)
 	}
+	if s.Kind != Ephemeral {
+		k.actual(w, c.Name, c.Resources, pod.Spec.Resources)
+	}
 	event(corev1.EventTypeNormal, "Created", "Container created")
 	if err := k.deps.Runtime.StartContainer(ctx, id); err != nil {
 		return fail("RunContainerError", err)
@@ -209,11 +224,9 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 	if sb := state.Sandbox(); sb != nil && !pod.Spec.HostNetwork {
 		ips = sb.IPs
 	}
-	capacity := k.nodes.Capacity()
-	memory := capacity.Memory().Value()
 	in := &spec.Input{
 		Pod: pod, Container: s.Container, Node: &k.node, Restarts: s.Restarts, ImageRef: img.Id, ImageUser: img,
-		PodIPs: ips, LogPath: spec.LogPath(s.Container.Name, s.Restarts), QOS: semantics.QoS(pod), MemoryCapacity: memory,
+		PodIPs: ips, LogPath: spec.LogPath(s.Container.Name, s.Restarts), QOS: semantics.QoS(pod), MemoryCapacity: k.memoryCapacity(), Static: w.static,
 	}
 	links := pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks
 	services := spec.ServiceEnv(k.services.List(""), pod.Namespace, links)

@@ -20,14 +20,7 @@ func (k *Kubelet) admit(w *worker, pod *corev1.Pod) bool {
 		w.mu.Unlock()
 		return true
 	}
-	var others []*corev1.Pod
-	for _, o := range k.workers() {
-		o.mu.Lock()
-		if o != w && o.admitted && !o.over {
-			others = append(others, o.pod)
-		}
-		o.mu.Unlock()
-	}
+	others := k.others(w)
 	if reason, message := Fits(pod, others, k.node.Allocatable); reason != "" {
 		message = "Pod was rejected: " + message
 		k.containerEvent(pod, "", corev1.EventTypeWarning, reason, message)

@@ -43,7 +43,8 @@ type Config struct {
 	// Cgroups turns control groups of pods on.
 	Cgroups          bool
 	CPUQuota         bool
-	OOMAdjust        bool // the runtime may lower oom_score_adj
+	PodPids          int64 // processes per pod; 0 is no bound
+	OOMAdjust        bool  // the runtime may lower oom_score_adj
 	SeccompByDefault bool
 
 	ParallelPulls        int // 0 is no bound

@@ -21,6 +21,11 @@ type View struct {
 	Verdicts map[string]Verdict
 	// Crash remembers the back-off of containers by name.
 	Crash map[string]Crash
+	// Actual is what running containers have of the node's resources.
+	Actual *grant
+	// Killed names the containers that the agent ended to start them anew: no
+	// back-off is counted from their end.
+	Killed map[string]bool
 	// MaxBackOff bounds the wait between restarts; 0 is five minutes.
 	MaxBackOff time.Duration
 }
@@ -48,6 +53,7 @@ type Action struct {
 	Start   *Start
 	Stop    *Stop
 	End     *End
+	Resize  *Resize
 }
 
 // NewSandbox makes a sandbox.
@@ -113,7 +119,9 @@ func Decide(v View) Plan {
 	}
 	if initialized && !d.mains() {
 		p.end(v)
+		return p
 	}
+	d.resizing()
 	return p
 }
 
@@ -338,7 +346,7 @@ func (d *decider) mains() (alive bool) {
 			}
 		case cs.Running():
 			d.kill(c, cs)
-		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode):
+		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode) && !d.resizedAway(c, cs):
 			continue
 		default:
 			d.restart(c, Main, cs)
@@ -352,6 +360,7 @@ func (d *decider) mains() (alive bool) {
 func (d *decider) kill(c *corev1.Container, cs *cri.Container) bool {
 	v := d.v.Verdicts[cs.ID]
 	stop := &Stop{ID: cs.ID, Name: c.Name}
+	_, _, resize := d.v.changes(c)
 	switch {
 	case cs.Hash != 0 && cs.Hash != cri.Hash(c):
 		stop.Message = fmt.Sprintf("Container %s definition changed", c.Name)
@@ -361,10 +370,12 @@ func (d *decider) kill(c *corev1.Container, cs *cri.Container) bool {
 	case v.StartFailed:
 		stop.Message = fmt.Sprintf("Container %s failed startup probe", c.Name)
 		stop.Grace = probeGrace(c.StartupProbe)
+	case resize:
+		stop.Message = fmt.Sprintf("Container %s resize requires restart", c.Name)
 	default:
 		return false
 	}
-	if d.v.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
+	if !resize && d.v.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
 		stop.Message += ", will be restarted"
 	}
 	d.p.Actions = append(d.p.Actions, Action{Stop: stop})
@@ -390,6 +401,12 @@ func (d *decider) start(c *corev1.Container, k Kind) {
 
 // restart starts a container that ran before, when its back-off has passed.
 func (d *decider) restart(c *corev1.Container, k Kind, cs *cri.Container) {
+	if d.v.Killed[cs.ID] { // its end was our doing: the one before it counts
+		if cs = d.before(cs); cs == nil {
+			d.start(c, k)
+			return
+		}
+	}
 	if cs.Exited() {
 		wait, next := d.v.Crash[c.Name].After(cs.Finish, d.v.Now, d.v.MaxBackOff)
 		if wait > 0 {
@@ -401,6 +418,23 @@ func (d *decider) restart(c *corev1.Container, k Kind, cs *cri.Container) {
 		d.p.Crash[c.Name] = next
 	}
 	d.start(c, k)
+}
+
+// before returns the run of a container before cs, or nil.
+func (d *decider) before(cs *cri.Container) *cri.Container {
+	for i := range d.v.State.Containers {
+		if c := &d.v.State.Containers[i]; c.Name == cs.Name && c.Restarts < cs.Restarts {
+			return c
+		}
+	}
+	return nil
+}
+
+// resizedAway says whether a container was ended to begin anew with other
+// resources, whatever its restart policy says of its exit code.
+func (d *decider) resizedAway(c *corev1.Container, cs *cri.Container) bool {
+	_, _, restart := d.v.changes(c)
+	return restart && d.v.Killed[cs.ID]
 }
 
 // Crash is the back-off of a container that ends again and again.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -26,6 +27,10 @@ func words(p Plan) string {
 			out = append(out, "stop "+a.Stop.Name)
 		case a.End != nil:
 			out = append(out, "end")
+		case a.Resize != nil:
+			for _, c := range a.Resize.Containers {
+				out = append(out, "resize "+c.Container.Name)
+			}
 		}
 	}
 	for n, w := range p.Waiting {
@@ -122,6 +127,19 @@ func TestDecide(t *testing.T) {
 		{"a failed startup probe too", always, "a", "sb a", func(v *View) { v.Verdicts["a1"] = Verdict{StartFailed: true} }, "stop a"},
 		{"a changed image too", always, "a", "sb a", func(v *View) { v.State.Containers[0].Hash = 7 }, "stop a"},
 		{"crashing waits", always, "a", "sb a=1", func(v *View) { v.Crash["a"] = Crash{10 * time.Second, v.State.Containers[0].Created} }, "a waits CrashLoopBackOff"},
+		{"our own ending of it does not", always, "a", "sb a=1", func(v *View) {
+			v.Crash["a"], v.Killed = Crash{10 * time.Second, v.State.Containers[0].Created}, map[string]bool{v.State.Containers[0].ID: true}
+		}, "start a#1"},
+		{"but the crash before it does", always, "a", "sb a=1 a=1", func(v *View) {
+			v.Crash["a"], v.Killed = Crash{10 * time.Second, v.State.Containers[1].Created}, map[string]bool{v.State.Containers[0].ID: true}
+		}, "a waits CrashLoopBackOff"},
+		{"what runs is resized in place", always, "a b", "sb a b", had("a", nil), "resize a"},
+		{"or begins anew if its policy says so", always, "a b", "sb a b", had("a", restartOn(corev1.ResourceMemory)), "stop a"},
+		{"a policy for another resource does not matter", always, "a b", "sb a b", had("a", restartOn(corev1.ResourceCPU)), "resize a"},
+		{"what was ended for a resize starts whatever its exit", onFailure, "a b", "sb a=0 b", func(v *View) {
+			had("a", restartOn(corev1.ResourceMemory))(v)
+			v.Killed = map[string]bool{v.State.Container("a").ID: true}
+		}, "start a#1"},
 		{"an ending pod ends", always, "a", "sb a", func(v *View) { v.Ending = true }, "end"},
 		{"and is over when nothing lives", always, "a", "sb! a=137", func(v *View) { v.Ending = true }, "over"},
 		{"two sandboxes are one too many", always, "a", "sb a sb", nil, "end"},
@@ -136,6 +154,20 @@ func TestDecide(t *testing.T) {
 			}
 		})
 	}
+}
+
+// had says that a container has less memory than its pod now grants it.
+func had(name string, policy []corev1.ContainerResizePolicy) func(*View) {
+	return func(v *View) {
+		v.Actual = grantOf(v.Pod)
+		c := containerOf(v.Pod, name)
+		c.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}
+		c.ResizePolicy = policy
+	}
+}
+
+func restartOn(name corev1.ResourceName) []corev1.ContainerResizePolicy {
+	return []corev1.ContainerResizePolicy{{ResourceName: name, RestartPolicy: corev1.RestartContainer}}
 }
 
 func started(id string) func(*View) {

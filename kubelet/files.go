@@ -127,16 +127,7 @@ func (k *Kubelet) makeCgroup(pod *corev1.Pod) error {
 	if !k.cfg.Cgroups {
 		return nil
 	}
-	req, lim := semantics.Requests(pod), semantics.Limits(pod)
-	r := cgroup.Resources{CPURequest: req.Cpu().MilliValue()}
-	// A limit of the pod stands only if every container has one.
-	if limited(pod, corev1.ResourceCPU) && k.cfg.CPUQuota {
-		r.CPULimit = lim.Cpu().MilliValue()
-	}
-	if limited(pod, corev1.ResourceMemory) {
-		r.MemoryLimit = lim.Memory().Value()
-	}
-	return cgroup.Ensure(k.cgroupParent(pod), r)
+	return cgroup.Ensure(k.cgroupParent(pod), k.podResources(pod))
 }
 
 func limited(pod *corev1.Pod, name corev1.ResourceName) bool {

@@ -179,7 +179,8 @@ func (k *Kubelet) update(pod *corev1.Pod, static bool) {
 	w := k.pods[pod.UID]
 	if w == nil {
 		w = newWorker(pod)
-		w.static = static
+		w.static, w.book = static, k.readBook(pod.UID)
+		w.progress = semantics.Condition(pod.Status.DeepCopy(), corev1.PodResizeInProgress)
 		k.pods[pod.UID] = w
 	}
 	k.mu.Unlock()

@@ -40,7 +40,12 @@ type worker struct {
 	admitted bool
 	unknown  bool // adopted from the runtime; nothing else is known of it
 
+	book     book
+	pending  *corev1.PodCondition // a resize that waits
+	progress *corev1.PodCondition // a resize under way
+
 	crash   map[string]Crash // used by the sync alone
+	killed  map[string]bool  // ended by us to start anew, by container id
 	waiting map[string]corev1.ContainerStateWaiting
 	stopped map[string]bool // preStop has run, by container id
 }
@@ -53,7 +58,7 @@ type verdict struct {
 
 func newWorker(pod *corev1.Pod) *worker {
 	return &worker{
-		uid: pod.UID, pod: pod, crash: map[string]Crash{},
+		uid: pod.UID, pod: pod, crash: map[string]Crash{}, killed: map[string]bool{},
 		waiting: map[string]corev1.ContainerStateWaiting{}, stopped: map[string]bool{},
 	}
 }
@@ -141,6 +146,9 @@ func (k *Kubelet) sync(ctx context.Context, uid types.UID) error {
 	if !ending && k.deadline(w, pod) {
 		ending = true
 	}
+	if !ending {
+		pod = k.granted(w, pod)
+	}
 	state, plan, err := k.bring(ctx, w, pod, ending)
 	if state != nil {
 		k.describe(w, pod, state, plan.Over)
@@ -172,9 +180,14 @@ func (k *Kubelet) bring(ctx context.Context, w *worker, pod *corev1.Pod, ending 
 		} else {
 			k.watch(w, pod, state)
 		}
-		plan = Decide(View{
+		k.resized(w, pod, state, nil)
+		w.mu.Lock()
+		v := View{
 			Pod: pod, State: state, Now: clock.Now(), Ending: ending, Verdicts: k.verdicts(state), Crash: w.crash, MaxBackOff: k.cfg.MaxCrashDelay,
-		})
+			Actual: w.book.Actual, Killed: maps.Clone(w.killed),
+		}
+		w.mu.Unlock()
+		plan = Decide(v)
 		w.mu.Lock()
 		for name, wait := range plan.Waiting {
 			if w.waiting[name].Reason != wait.Reason {
@@ -330,6 +343,7 @@ func (k *Kubelet) describe(w *worker, pod *corev1.Pod, state *cri.State, over bo
 	in := status.Input{
 		Pod: pod, State: state, Old: old, Now: clock.Now(), HostIPs: k.cfg.NodeIPs, Waiting: maps.Clone(w.waiting),
 		Started: started, Ready: ready, Message: k.terminationMessage, Runtime: k.cfg.RuntimeName, Over: over,
+		Resize: w.resizeConditions(), Actual: w.book.Actual.all(),
 	}
 	if w.verdict != nil && over {
 		in.Phase, in.Reason, in.PhaseMessage = w.verdict.phase, w.verdict.reason, w.verdict.message
@@ -406,6 +420,7 @@ func (k *Kubelet) bury(ctx context.Context, w *worker) error {
 	if err != nil {
 		return fmt.Errorf("bury: pod %s: %w", w.uid, err)
 	}
+	k.retryResizes()
 	k.refs.release(w.uid)
 	k.images.Forget(string(w.uid))
 	w.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,7 @@ const mount = "/sys/fs/cgroup"
 type Resources struct {
 	CPURequest, CPULimit int64 // thousandths
 	MemoryLimit          int64
+	Pids                 int64
 }
 
 // V2 says whether the unified hierarchy is the one in use.
@@ -67,12 +69,96 @@ func Ensure(group string, r Resources) error {
 			return fmt.Errorf("cgroup: %s: %w", group, err)
 		}
 	}
-	cpu, mem := filepath.Join(mount, "cpu", group), filepath.Join(mount, "memory", group)
+	return errors.Join(
+		SetCPU(group, r),
+		limitIf(r.MemoryLimit > 0, filepath.Join(mount, "memory", group), "memory.limit_in_bytes", strconv.FormatInt(r.MemoryLimit, 10)),
+		limitIf(r.Pids > 0, filepath.Join(mount, "pids", group), "pids.max", strconv.FormatInt(r.Pids, 10)),
+	)
+}
+
+// SetCPU changes a group's share and limit of the processors.
+func SetCPU(group string, r Resources) error {
+	if V2() {
+		dir := filepath.Join(mount, group)
+		return errors.Join(write(dir, "cpu.weight", strconv.FormatInt(weight(r.CPURequest), 10)), write(dir, "cpu.max", quotaV2(r.CPULimit)))
+	}
+	cpu := filepath.Join(mount, "cpu", group)
 	return errors.Join(
 		write(cpu, "cpu.shares", strconv.FormatInt(shares(r.CPURequest), 10)),
 		write(cpu, "cpu.cfs_quota_us", quotaV1(r.CPULimit)),
-		limitIf(r.MemoryLimit > 0, mem, "memory.limit_in_bytes", strconv.FormatInt(r.MemoryLimit, 10)),
 	)
+}
+
+// SetMemory changes a group's limit of memory.
+func SetMemory(group string, r Resources) error {
+	if V2() {
+		return write(filepath.Join(mount, group), "memory.max", memoryV2(r.MemoryLimit))
+	}
+	limit := "-1"
+	if r.MemoryLimit > 0 {
+		limit = strconv.FormatInt(r.MemoryLimit, 10)
+	}
+	return write(filepath.Join(mount, "memory", group), "memory.limit_in_bytes", limit)
+}
+
+// unlimited is more memory than any limit means.
+const unlimited = 1 << 62
+
+// Read returns a group's limits as they are.
+func Read(group string) (Resources, error) {
+	if V2() {
+		return readV2(filepath.Join(mount, group))
+	}
+	quota, err := number(filepath.Join(mount, "cpu", group, "cpu.cfs_quota_us"))
+	share, err2 := number(filepath.Join(mount, "cpu", group, "cpu.shares"))
+	memory, err3 := number(filepath.Join(mount, "memory", group, "memory.limit_in_bytes"))
+	if err := errors.Join(err, err2, err3); err != nil {
+		return Resources{}, err
+	}
+	out := Resources{CPURequest: share * 1000 / 1024, CPULimit: max(quota, 0) / 100, MemoryLimit: memory}
+	if memory > unlimited {
+		out.MemoryLimit = 0
+	}
+	return out, nil
+}
+
+func readV2(dir string) (Resources, error) {
+	var out Resources
+	weight, err := number(filepath.Join(dir, "cpu.weight"))
+	if err != nil {
+		return out, err
+	}
+	out.CPURequest = (2 + (weight-1)*262142/9999) * 1000 / 1024
+	b, err := os.ReadFile(filepath.Join(dir, "cpu.max"))
+	if err != nil {
+		return out, fmt.Errorf("cgroup: %w", err)
+	}
+	if quota, _, _ := strings.Cut(strings.TrimSpace(string(b)), " "); quota != "max" {
+		n, err := strconv.ParseInt(quota, 10, 64)
+		if err != nil {
+			return out, fmt.Errorf("cgroup: %s: %w", dir, err)
+		}
+		out.CPULimit = n / 100
+	}
+	out.MemoryLimit, err = number(filepath.Join(dir, "memory.max"))
+	return out, err
+}
+
+// number reads a file of one number; "max" is 0.
+func number(file string) (int64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("cgroup: %w", err)
+	}
+	text := strings.TrimSpace(string(b))
+	if text == "max" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("cgroup: %s: %w", file, err)
+	}
+	return n, nil
 }
 
 func limitIf(on bool, dir, file, v string) error {
@@ -131,22 +217,33 @@ func ensureV2(group string, r Resources) error {
 }
 
 func limitsV2(full string, r Resources) error {
-	weight := 1 + (shares(r.CPURequest)-2)*9999/262142
-	quota := "max"
-	if r.CPULimit > 0 {
-		quota = strconv.FormatInt(max(r.CPULimit*100, 1000), 10)
-	}
-	memory := "max"
-	if r.MemoryLimit > 0 {
-		memory = strconv.FormatInt(r.MemoryLimit, 10)
+	files := map[string]string{"cpu.weight": strconv.FormatInt(weight(r.CPURequest), 10), "cpu.max": quotaV2(r.CPULimit), "memory.max": memoryV2(r.MemoryLimit)}
+	if r.Pids > 0 {
+		files["pids.max"] = strconv.FormatInt(r.Pids, 10)
 	}
 	var errs []error
-	for file, v := range map[string]string{"cpu.weight": strconv.FormatInt(weight, 10), "cpu.max": quota + " 100000", "memory.max": memory} {
+	for file, v := range files {
 		if err := write(full, file, v); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func weight(milli int64) int64 { return 1 + (shares(milli)-2)*9999/262142 }
+
+func quotaV2(milli int64) string {
+	if milli == 0 {
+		return "max 100000"
+	}
+	return strconv.FormatInt(max(milli*100, 1000), 10) + " 100000"
+}
+
+func memoryV2(limit int64) string {
+	if limit <= 0 {
+		return "max"
+	}
+	return strconv.FormatInt(limit, 10)
 }
 
 func shares(milli int64) int64 { return min(max(milli*1024/1000, 2), 262144) }

@@ -265,9 +265,17 @@ func Quota(milli int64) (quota, period int64) {
 // Resources returns the container's limits in the kernel's terms.
 func Resources(in *Input) *runtimeapi.LinuxContainerResources {
 	r := in.Container.Resources
-	request, limit := r.Requests.Cpu().MilliValue(), r.Limits.Cpu().MilliValue()
+	request, limit, memory := r.Requests.Cpu().MilliValue(), r.Limits.Cpu().MilliValue(), r.Limits.Memory().Value()
 	if _, ok := r.Requests[corev1.ResourceCPU]; !ok {
 		request = limit
+	}
+	if whole := in.Pod.Spec.Resources; whole != nil { // a limit that the container lacks is its pod's
+		if limit == 0 {
+			limit = whole.Limits.Cpu().MilliValue()
+		}
+		if memory == 0 {
+			memory = whole.Limits.Memory().Value()
+		}
 	}
 	out := &runtimeapi.LinuxContainerResources{CpuShares: Shares(request), OomScoreAdj: oomScore(in)}
 	if in.Node.CPUQuota {
@@ -275,8 +283,8 @@ func Resources(in *Input) *runtimeapi.LinuxContainerResources {
 			out.CpuQuota, out.CpuPeriod = q, period
 		}
 	}
-	if m := r.Limits.Memory().Value(); m > 0 {
-		out.MemoryLimitInBytes = m
+	if memory > 0 {
+		out.MemoryLimitInBytes = memory
 	}
 	if in.Node.CgroupV2 {
 		// Without this a process that is OOM-killed could leave its container half alive.
@@ -286,12 +294,19 @@ func Resources(in *Input) *runtimeapi.LinuxContainerResources {
 }
 
 // oomScore ranks the container for the kernel's OOM killer: the less it uses of
-// what it asked for, the safer it is.
+// what it asked for, the safer it is. Where scores may not be lowered, the
+// safest is no better than an ordinary process.
 func oomScore(in *Input) int64 {
+	score := rank(in)
 	if !in.Node.MaxOOMAdjust {
-		return 0
+		return max(score, 0)
 	}
-	if p := in.Pod.Spec.Priority; p != nil && *p >= 2_000_000_000 {
+	return score
+}
+
+func rank(in *Input) int64 {
+	if p := in.Pod.Spec.Priority; p != nil && *p >= 2_000_000_000 && in.Pod.Spec.PriorityClassName == "system-node-critical" ||
+		in.Static && in.Pod.Spec.PriorityClassName == "system-node-critical" {
 		return -997
 	}
 	switch in.QOS {

@@ -53,5 +53,6 @@ type Input struct {
 	Devices        []*runtimeapi.Device
 	LogPath        string // relative to the sandbox's log directory
 	QOS            corev1.PodQOSClass
+	Static         bool  // of the node's own manifests
 	MemoryCapacity int64 // bytes, for the OOM score
 }

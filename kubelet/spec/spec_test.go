@@ -191,6 +191,10 @@ func TestResources(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	in.Node.MaxOOMAdjust = false
+	if r := Resources(in); r.OomScoreAdj != 750 {
+		t.Errorf("OOM score %d, want 750: scores may always be raised", r.OomScoreAdj)
+	}
+	in.QOS = corev1.PodQOSGuaranteed
 	if r := Resources(in); r.OomScoreAdj != 0 {
 		t.Errorf("OOM score %d on a node that may not lower it", r.OomScoreAdj)
 	}

@@ -39,6 +39,10 @@ type Input struct {
 	// Message reads the termination message of an ended container.
 	Message func(c *cri.Container) string
 	Runtime string // the runtime's name, as in containerd://…
+	// Resize are the conditions that tell of a resize; Actual is what containers
+	// have of the node's resources.
+	Resize []corev1.PodCondition
+	Actual map[string]corev1.ResourceRequirements
 	// Over: nothing runs and nothing will.
 	Over bool
 	// Verdict overrides phase, reason and message when its Phase is set.
@@ -232,6 +236,12 @@ func (in *Input) terminated(cs *cri.Container) *corev1.ContainerStateTerminated 
 func (in *Input) resources(c *corev1.Container, cs *cri.Container, st *corev1.ContainerStatus) {
 	st.AllocatedResources = c.Resources.Requests.DeepCopy()
 	st.Resources = c.Resources.DeepCopy()
+	if have, ok := in.Actual[c.Name]; ok && cs.Running() {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			replace(st.Resources.Requests, have.Requests, name)
+			replace(st.Resources.Limits, have.Limits, name)
+		}
+	}
 	for _, m := range c.VolumeMounts {
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
@@ -244,6 +254,15 @@ func (in *Input) resources(c *corev1.Container, cs *cri.Container, st *corev1.Co
 	}
 	if cs.StopSignal != 0 {
 		st.StopSignal = ptr(corev1.Signal(cs.StopSignal.String()))
+	}
+}
+
+// replace makes a resource that is granted tell what there really is of it.
+func replace(list, have corev1.ResourceList, name corev1.ResourceName) {
+	if _, ok := list[name]; ok {
+		if q, ok := have[name]; ok {
+			list[name] = q
+		}
 	}
 }
 
@@ -348,6 +367,18 @@ func (in *Input) conditions(out *corev1.PodStatus) {
 		}
 		semantics.SetCondition(out, c, in.Now.Truncate(time.Second))
 	}
+	out.Conditions = slices.DeleteFunc(out.Conditions, func(c corev1.PodCondition) bool { return resizing(c.Type) })
+	for _, c := range in.Resize {
+		if in.Old != nil {
+			if old := semantics.Condition(in.Old, c.Type); old != nil {
+				c.LastTransitionTime = old.LastTransitionTime
+			}
+		}
+		if c.LastTransitionTime.IsZero() {
+			c.LastTransitionTime = metav1.Time{Time: in.Now.Truncate(time.Second)}
+		}
+		out.Conditions = append(out.Conditions, c)
+	}
 	sb := in.State.Sandbox()
 	set(corev1.PodReadyToStartContainers, sb != nil && sb.Ready && (in.Pod.Spec.HostNetwork || len(sb.IPs) > 0), "", "")
 	finished := out.Phase == corev1.PodSucceeded || out.Phase == corev1.PodFailed
@@ -423,7 +454,11 @@ func owned(t corev1.PodConditionType) bool {
 	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady, corev1.PodScheduled:
 		return true
 	}
-	return false
+	return resizing(t)
+}
+
+func resizing(t corev1.PodConditionType) bool {
+	return t == corev1.PodResizePending || t == corev1.PodResizeInProgress
 }
 
 // Patch returns the strategic merge patch that turns the API's status of pod
