@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,20 +41,29 @@ kept under ` + imagesDir() + ` too, and nodes that start later import them.`,
 }
 
 func (o *imageOptions) build() *cobra.Command {
-	var packages, names, cmdline []string
-	var cache string
+	var packages, names, cmdline, entrypoint []string
+	var cache, dir, user, workdir string
 	cmd := &cobra.Command{
-		Use: "build --from-deb PACKAGE [-t NAME…]", Short: "Build an image from Debian's packages", Args: cobra.NoArgs,
-		Long: `Build an image from Debian's packages and what they depend on, without a
-container, and import it. For the names ` + strings.Join(image.Recipes(), " and ") + ` there are recipes that
-make what the images of that name are known for.`,
-		Example: "  sampan image build --from-deb nginx\n  sampan image build --from-deb curl,iproute2 -t tools:1 --cmd sleep,infinity",
+		Use: "build [--from-deb PACKAGE] [--from-dir DIR] [-t NAME…]", Short: "Build an image from Debian's packages and files", Args: cobra.NoArgs,
+		Long: `Build an image from Debian's packages and what they depend on, and the files
+of a directory over them, without a container, and import it. For the names ` + strings.Join(image.Recipes(), "\nand ") + ` there are recipes that make what the images of that name are known for.`,
+		Example: `  sampan image build --from-deb nginx
+  sampan image build --from-deb curl,iproute2 -t tools:1 --cmd sleep,infinity
+  sampan image build --from-dir root/ -t mine:1 --entrypoint /mine`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := debOptions(packages, names, cmdline)
 			if err != nil {
 				return err
 			}
-			opts.Cache = cache
+			if opts.Cache = cache; dir != "" {
+				if opts.Over, err = image.DirEntries(dir); err != nil {
+					return err
+				}
+			}
+			if len(entrypoint) > 0 {
+				opts.Config.Entrypoint = entrypoint
+			}
+			opts.Config.User, opts.Config.WorkingDir = cmp.Or(user, opts.Config.User), cmp.Or(workdir, opts.Config.WorkingDir)
 			p := newProgress(cmd.ErrOrStderr())
 			var img image.Image
 			err = p.step(cmd.Context(), "build "+strings.Join(opts.Names, ", "), func(ctx context.Context) (err error) {
@@ -70,7 +80,11 @@ make what the images of that name are known for.`,
 	cmd.Flags().StringSliceVarP(&names, "tag", "t", nil, "names of the image; the recipe's own if empty")
 	cmd.Flags().StringSliceVar(&cmdline, "cmd", nil, "what a container runs by default")
 	cmd.Flags().StringVar(&cache, "cache", filepath.Join(stateDir(), "cache"), "where packages and layers are kept for the next time")
-	_ = cmd.MarkFlagRequired("from-deb")
+	cmd.Flags().StringVar(&dir, "from-dir", "", "a directory laid over the root, with its links, modes and owners")
+	cmd.Flags().StringSliceVar(&entrypoint, "entrypoint", nil, "the program that a container's arguments are given to")
+	cmd.Flags().StringVar(&user, "user", "", "whom a container runs as")
+	cmd.Flags().StringVar(&workdir, "workdir", "", "where a container begins")
+	cmd.MarkFlagsOneRequired("from-deb", "from-dir")
 	return cmd
 }
 
@@ -90,7 +104,7 @@ func debOptions(packages, names, cmdline []string) (image.DebOptions, error) {
 		}
 	}
 	if len(names) == 0 {
-		return image.DebOptions{}, fmt.Errorf("-t: an image of %s needs a name", strings.Join(packages, ", "))
+		return image.DebOptions{}, fmt.Errorf("-t: an image of %s needs a name", cmp.Or(strings.Join(packages, ", "), "files"))
 	}
 	full, err := image.Normalize(names...)
 	return image.DebOptions{Names: full, Packages: packages, Config: image.Config{Cmd: cmdline}}, err

@@ -28,6 +28,8 @@ type DebOptions struct {
 	// Applets names a multi-call program in the image; it is asked for its
 	// applets by --list, and each becomes a link beside it.
 	Applets string
+	// Over are files on top that may change: a layer of their own, not cached.
+	Over    []Entry
 	Config  Config
 	Cache   string // where packages and finished layers are kept
 	Refresh bool   // ask for newer packages than the cache has
@@ -37,11 +39,22 @@ type DebOptions struct {
 // installed: their scripts do not run, so what a script would set up belongs in
 // Entries. It needs apt and dpkg, but no privileges.
 func FromDeb(ctx context.Context, o DebOptions) (Image, error) {
-	layer, err := o.layer(ctx)
-	if err != nil {
-		return Image{}, fmt.Errorf("image from packages %s: %w", strings.Join(o.Packages, " "), err)
+	var layers []v1.Layer
+	if len(o.Packages) > 0 {
+		l, err := o.layer(ctx)
+		if err != nil {
+			return Image{}, fmt.Errorf("image from packages %s: %w", strings.Join(o.Packages, " "), err)
+		}
+		layers = append(layers, l)
 	}
-	return New(o.Config, o.Names, layer)
+	if len(o.Over) > 0 {
+		l, err := NewLayer(o.Over)
+		if err != nil {
+			return Image{}, fmt.Errorf("image from files: %w", err)
+		}
+		layers = append(layers, l)
+	}
+	return New(o.Config, o.Names, layers...)
 }
 
 // layer returns the finished layer from the cache, or makes it.
