@@ -32,6 +32,7 @@ type gate struct {
 	authn    *authn.Union
 	accounts *authn.Accounts
 	ledger   *ledger.Ledger
+	judges   *judges
 }
 
 // newServer makes the API server over a store. The parts that judge requests
@@ -48,7 +49,10 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	if err := g.authenticators(cfg); err != nil {
 		return nil, nil, err
 	}
-	plugins, warnings, err := admission.Choose(admission.Deps{Back: g.back, Authorizer: g.authz}, cfg.EnableAdmission, cfg.DisableAdmission)
+	if err := g.newJudges(registry, deps); err != nil {
+		return nil, nil, err
+	}
+	plugins, warnings, err := admission.Choose(admission.Deps{Back: g.back, Authorizer: g.authz, More: g.judges.plugins()}, cfg.EnableAdmission, cfg.DisableAdmission)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -142,6 +142,9 @@ func (c *ControlPlane) start(g *run.Group) error {
 	if err := c.gate.rbac.Fill(privileged); err != nil {
 		return err
 	}
+	if err := c.gate.judges.fill(privileged); err != nil {
+		return err
+	}
 	as := func(task func(context.Context) error) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return task(request.WithUser(ctx, request.UserFrom(privileged)))
@@ -149,6 +152,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 	}
 	g.Go("compactor", (&etcd.Compactor{Store: c.store, Log: c.deps.Log}).Run)
 	g.Go("rbac", as(c.gate.rbac.Run))
+	g.Go("admission configurations", as(c.gate.judges.run))
 	g.Go("node authorizer", as(c.gate.node.Run))
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))

@@ -25,6 +25,13 @@ import (
 type Deps struct {
 	Back       request.Backend
 	Authorizer request.Authorizer
+	// More are plugins of other rooms, by name; they are on unless disabled.
+	More map[string]request.Plugin
+}
+
+// from is a plugin of another room.
+func from(name string) entry {
+	return entry{name, true, func(d Deps) request.Plugin { return d.More[name] }}
 }
 
 // entry is one plugin of the row.
@@ -56,6 +63,10 @@ func row() []entry {
 		{"CertificateSubjectRestriction", true, func(Deps) request.Plugin { return certSubject{} }},
 		{"DefaultIngressClass", true, func(d Deps) request.Plugin { return &defaultIngressClass{d.Back} }},
 		{"DenyServiceExternalIPs", false, func(Deps) request.Plugin { return denyExternalIPs{} }},
+		from("MutatingAdmissionPolicy"),
+		from("MutatingAdmissionWebhook"),
+		from("ValidatingAdmissionPolicy"),
+		from("ValidatingAdmissionWebhook"),
 		{"ResourceQuota", true, func(d Deps) request.Plugin { return &resourceQuota{back: d.Back} }},
 		{"AlwaysAdmit", false, func(Deps) request.Plugin { return nil }},
 	}
@@ -65,8 +76,6 @@ func row() []entry {
 // were retired: configurations may name them.
 func elsewhere(name string) (known bool, warning string) {
 	switch name {
-	case "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "MutatingAdmissionPolicy", "ValidatingAdmissionPolicy":
-		return true, ""
 	case "SecurityContextDeny", "PodSecurityPolicy", "Initializers", "PersistentVolumeLabel", "DenyEscalatingExec", "DenyExecOnPrivileged":
 		return true, fmt.Sprintf("admission plugin %q was retired and does nothing", name)
 	case "NamespaceAutoProvision", "NamespaceExists", "LimitPodHardAntiAffinityTopology", "ImagePolicyWebhook", "PodNodeSelector",
