@@ -46,6 +46,9 @@ type Config struct {
 	// MaxReads and MaxWrites bound the requests served at once, long ones not
 	// counted: 400 and 200 when 0, as upstream; below 0 is without bound.
 	MaxReads, MaxWrites int
+	// Fairness shares the sum of both between flows, by FlowSchemas and priority
+	// levels, instead of bounding each.
+	Fairness bool
 	// Timeout bounds a request; 60 s when 0.
 	Timeout time.Duration
 	// Anonymous lets requests without credentials in, as system:anonymous.
@@ -74,6 +77,9 @@ type Deps struct {
 	// Fallback serves requests of groups that the registry has not: aggregated
 	// servers. It says whether it did.
 	Fallback func(w http.ResponseWriter, r *http.Request) bool
+	// Size says how many objects of a resource are stored, and their bytes, so
+	// that lists can be charged by what they cost.
+	Size func(group, resource string) (objects int, bytes int64, ok bool)
 	// Ready are further conditions of readiness.
 	Ready   []health.Check
 	Log     *slog.Logger

@@ -147,8 +147,12 @@ func (s *Server) whoIs(r *http.Request) (*request.User, error) {
 	return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, nil
 }
 
-// limited bounds how many short requests are served at once.
+// limited bounds how many requests are served at once: fairly or, when that is
+// switched off, first come first served.
 func (s *Server) limited(next http.Handler) http.Handler {
+	if s.fair != nil {
+		return s.fair.Filter(next, isLong)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i := request.InfoFrom(r.Context())
 		slots, kind := s.writes, "mutating"
@@ -162,13 +166,13 @@ func (s *Server) limited(next http.Handler) http.Handler {
 		}
 		select {
 		case slots <- struct{}{}:
-			s.metrics.inflight.WithLabelValues(kind).Inc()
-			defer func() { s.metrics.inflight.WithLabelValues(kind).Dec(); <-slots }()
+			s.metrics.serving(kind == "mutating", 1)
+			defer func() { s.metrics.serving(kind == "mutating", -1); <-slots }()
 			next.ServeHTTP(w, r)
 		default:
-			s.metrics.dropped.WithLabelValues(kind).Inc()
+			s.metrics.refused(kind == "mutating")
 			w.Header().Set("Retry-After", "1")
-			rest.WriteError(w, r, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1))
+			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 		}
 	})
 }

@@ -45,6 +45,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
+// requestKind is a label.
+func requestKind(mutating bool) string {
+	if mutating {
+		return "mutating"
+	}
+	return "readOnly"
+}
+
+// serving counts short requests that begin and end.
+func (m *metrics) serving(mutating bool, delta int) {
+	m.inflight.WithLabelValues(requestKind(mutating)).Add(float64(delta))
+}
+
+// refused counts a request that was one too many.
+func (m *metrics) refused(mutating bool) { m.dropped.WithLabelValues(requestKind(mutating)).Inc() }
+
 func (m *metrics) authFailed() { m.authn.WithLabelValues("failure").Inc() }
 
 // begin counts a request in and returns what counts it out.

@@ -51,6 +51,8 @@ func (s *Server) mux() http.Handler {
 			s.d.OpenAPI.ServeHTTP(w, r)
 		case path == "/metrics":
 			metrics.ServeHTTP(w, r)
+		case s.debug[path] != nil:
+			s.debug[path].ServeHTTP(w, r)
 		case first == "debug" && s.c.Profiling:
 			profile(w, r, path)
 		default:

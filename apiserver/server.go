@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sampan-dev/sampan/apiserver/discovery"
+	"github.com/sampan-dev/sampan/apiserver/fairness"
 	"github.com/sampan-dev/sampan/apiserver/health"
 	"github.com/sampan-dev/sampan/apiserver/local"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -37,6 +38,8 @@ type Server struct {
 
 	healthz, livez, readyz *health.Handler
 	hooks                  []*hook
+	fair                   *fairness.Controller // nil: reads and writes have their slots
+	debug                  map[string]http.Handler
 	ending                 atomic.Bool
 	handler, inner         http.Handler
 	addr                   atomic.Pointer[net.Addr]
@@ -72,6 +75,9 @@ func New(c Config, d Deps) (*Server, error) {
 	if c.MaxWrites > 0 {
 		s.writes = make(chan struct{}, c.MaxWrites)
 	}
+	if err := s.makeFair(); err != nil {
+		return nil, err
+	}
 	s.makeHealth()
 	s.inner = s.authorized(s.mux())
 	s.handler = s.filters(s.inner)
@@ -93,6 +99,7 @@ func (s *Server) makeHealth() {
 		{Name: "start-system-namespaces-controller", Fn: s.ensureNamespaces},
 		{Name: "bootstrap-controller", Fn: s.ensureService},
 	}
+	own = append(own, s.fairHooks()...)
 	for _, h := range append(own, s.c.PostStart...) {
 		s.addHook(h)
 	}
@@ -199,6 +206,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go("apiserver hooks", s.runHooks)
+	if s.fair != nil {
+		g.Go("priority and fairness", func(ctx context.Context) error { return s.fair.Run(request.WithUser(ctx, Loopback())) })
+	}
 	<-g.Context().Done()
 	s.ending.Store(true)
 	s.shutdown(srv, cancelBase)

@@ -72,13 +72,13 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	engine.Begin = func() rest.Transaction { return g.ledger.Begin() }
 	engine.Authorizer, engine.Connectors, engine.Posters = g.authz, streams.Connectors(), streams.Posters()
 	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
-	s, err := apiserver.New(cfg.server(hooks), apiserver.Deps{
+	s, err := apiserver.New(cfg.guarded(hooks), cfg.Guard.deps(registry, store, apiserver.Deps{
 		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: openapi.New(registry.Kinds),
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
 		},
 		Log: deps.Log, Metrics: deps.Metrics,
-	})
+	}))
 	return s, g, err
 }
 

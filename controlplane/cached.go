@@ -11,7 +11,7 @@ import (
 
 // cached puts a cache before the store and waits until it is warm.
 func cached(ctx context.Context, g *run.Group, store storage.Store, registry *rest.Registry, deps Deps) (storage.Store, error) {
-	c, err := cache.New(store, cache.Config{Prefix: "/registry/", Metrics: deps.Metrics, Log: deps.Log})
+	c, err := cache.New(store, cache.Config{Prefix: "/registry/", Resource: named(registry), Metrics: deps.Metrics, Log: deps.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type Config struct {
 	AuthorizationModes                []string
 	EnableAdmission, DisableAdmission []string
 	Anonymous                         bool
+	Guard                             Guard
 	// Alone says that no other control plane serves this cluster, so that there
 	// is nobody to elect a leader against.
 	Alone bool

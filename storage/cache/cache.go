@@ -111,6 +111,19 @@ func (c *Cache) find(key string) *space {
 	return nil
 }
 
+// Size says how many records a registered resource has, and how many bytes their
+// values are together.
+func (c *Cache) Size(prefix string) (records int, bytes int64, ok bool) {
+	s := c.find(prefix)
+	if s == nil || s.prefix != prefix || !s.isReady.Load() {
+		return 0, 0, false
+	}
+	s.mu.RLock()
+	records = s.tree.Len()
+	s.mu.RUnlock()
+	return records, s.valueBytes.Load(), true
+}
+
 // Rev implements storage.Store.
 func (c *Cache) Rev(ctx context.Context) (int64, error) { return c.store.Rev(ctx) }
 

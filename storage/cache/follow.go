@@ -277,7 +277,9 @@ func (s *space) adopt(records []*storage.Record) bool {
 	same := len(records) == s.tree.Len()
 	t := btree.NewMap[string, *item](0)
 	s.indexed = map[tag]*tree{}
+	total := int64(0)
 	for _, r := range records {
+		total += int64(len(r.Value))
 		it, ok := s.tree.Get(r.Key)
 		if !ok || it.rec.Rev != r.Rev {
 			same = false
@@ -287,5 +289,6 @@ func (s *space) adopt(records []*storage.Record) bool {
 		s.file(nil, it)
 	}
 	s.tree = t
+	s.valueBytes.Store(total)
 	return same
 }

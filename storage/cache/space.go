@@ -77,6 +77,8 @@ type space struct {
 	base  int64  // every change above this revision is in the log
 	bytes int64
 
+	valueBytes atomic.Int64 // of all records in the tree
+
 	subs  map[tag]*sublog
 	dirty []*sublog // have news since the bells were last rung
 
@@ -134,6 +136,7 @@ func (s *space) apply(e storage.Event) {
 		en.ev = storage.Event{Type: storage.Deleted, Record: rec, Prev: last, Rev: e.Rev}
 		en.size = 200 + int64(len(key))
 		s.tree.Delete(key)
+		s.valueBytes.Add(-int64(len(last.Value)))
 		s.file(old, nil)
 	} else {
 		rec := s.c.own.see(e.Record, false)
@@ -142,6 +145,10 @@ func (s *space) apply(e storage.Event) {
 		en.tags = it.tags
 		en.size = 200 + int64(len(key)+len(rec.Value))
 		s.tree.Set(key, it)
+		s.valueBytes.Add(int64(len(rec.Value)))
+		if last != nil {
+			s.valueBytes.Add(-int64(len(last.Value)))
+		}
 		s.file(old, it)
 	}
 	s.rev = e.Rev
