@@ -43,6 +43,12 @@ e2e: deps build ## the scene on a real cluster
 bench: build ## figures as JSON lines
 	$(GO) run ./bench
 
+NODES ?= 2
+PROCS ?= 8
+.PHONY: conformance
+conformance: deps build ## the official conformance suite; FOCUS=… SKIP=… NODES=2 PROCS=8; docs/conformance.md
+	cd conformance && $(GO) run . run -nodes $(NODES) -procs $(PROCS) -focus '$(FOCUS)' -skip '$(SKIP)'
+
 .PHONY: lint
 lint: ## formatting, vet, and the house rules
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
