@@ -14,6 +14,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/authn"
 	"github.com/sampan-dev/sampan/apiserver/authz"
+	"github.com/sampan-dev/sampan/apiserver/crd"
 	"github.com/sampan-dev/sampan/apiserver/ledger"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -32,6 +33,7 @@ type gate struct {
 	authn    *authn.Union
 	accounts *authn.Accounts
 	ledger   *ledger.Ledger
+	custom   *crd.Server
 	judges   *judges
 }
 
@@ -39,8 +41,10 @@ type gate struct {
 // read through the very engine they guard, so it comes first and is told of
 // them after.
 func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *rest.Registry, deps Deps, checks []virtual.Check, hooks []request.Hook) (*apiserver.Server, *gate, error) {
-	engine := rest.New(rest.Deps{Store: store, Registry: registry, Fields: apply.New(openapi.NewMerger()), Log: deps.Log})
+	fields := apply.New(openapi.NewMerger())
+	engine := rest.New(rest.Deps{Store: store, Registry: registry, Fields: fields, Log: deps.Log})
 	g := &gate{back: engine.Backend()}
+	g.custom = customResources(g.back, registry, fields, store, deps)
 	g.rbac, g.node = authz.NewRBAC(g.back), authz.NewNode(g.back)
 	var err error
 	if g.authz, err = authz.NewChain(cfg.AuthorizationModes, g.rbac, g.node); err != nil {

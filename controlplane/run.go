@@ -136,6 +136,9 @@ func (c *ControlPlane) start(g *run.Group) error {
 		return err
 	}
 	privileged := request.WithUser(ctx, apiserver.Loopback())
+	if err := c.gate.custom.Fill(privileged); err != nil {
+		return err
+	}
 	if err := c.gate.ledger.Start(privileged); err != nil {
 		return err
 	}
@@ -153,6 +156,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("compactor", (&etcd.Compactor{Store: c.store, Log: c.deps.Log}).Run)
 	g.Go("rbac", as(c.gate.rbac.Run))
 	g.Go("admission configurations", as(c.gate.judges.run))
+	g.Go("custom resources", as(c.gate.custom.Run))
 	g.Go("node authorizer", as(c.gate.node.Run))
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))

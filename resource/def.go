@@ -77,6 +77,8 @@ type Def[T any] struct {
 	Grace func(obj *T, asked *int64) int64
 	// BeginDelete marks an object whose deletion waits for finalizers or grace.
 	BeginDelete func(next *T)
+	// DeleteFinalizers are added to an object when its deletion begins.
+	DeleteFinalizers []string
 	// Held says that an object, being deleted, waits for more than its metadata's
 	// finalizers (a Namespace's spec.finalizers).
 	Held func(*T) bool
@@ -120,6 +122,9 @@ type Version struct {
 	ScaleKind schema.GroupVersionKind
 	// Orphans as in Def, for this version's users.
 	Orphans bool
+	// Apart says that the version is a Kind of its own (a custom resource's): it
+	// is here to be converted to and from, and is not served for this Kind.
+	Apart bool
 }
 
 // Sub is a subresource that shows the whole object and writes a part of it.

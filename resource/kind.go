@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -83,7 +84,20 @@ type Info struct {
 	ResetFields             []string
 	Warning                 string
 	Also                    []Version
+	DeleteFinalizers        []string
+
+	// Of custom resources only.
+	ListKind       string   // "" is Kind + "List"
+	StorageVersion string   // the version objects are stored in; "" is Version
+	Hidden         bool     // stored, but not served
+	Listed         []string // the verbs that discovery shows; nil is Verbs
 }
+
+// ListName is the kind of a list of objects.
+func (i *Info) ListName() string { return cmp.Or(i.ListKind, i.Kind+"List") }
+
+// Stored says whether objects are stored in the Kind's own version.
+func (i *Info) Stored() bool { return i.StorageVersion == "" || i.StorageVersion == i.Version }
 
 // GroupResource names the kind as URLs and messages do.
 func (i *Info) GroupResource() schema.GroupResource {
@@ -94,6 +108,7 @@ func (i *Info) GroupResource() schema.GroupResource {
 type ColumnInfo struct {
 	Name, Type, Format, Description string
 	Wide                            bool
+	Priority                        int32 // of custom resources; Wide is 1
 }
 
 var allVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
@@ -125,12 +140,12 @@ func Erase[T any](d *Def[T]) Kind {
 	}
 	i.Connects, i.Indexes, i.Unconditional, i.CreateOnUpdate = d.Connects, d.Indexes, d.Unconditional, d.CreateOnUpdate
 	i.Orphans, i.KeepsLedger, i.ResetFields, i.Also = d.Orphans, d.Ledger != nil, d.ResetFields, d.Also
-	i.Warning = d.Warning
+	i.Warning, i.DeleteFinalizers = d.Warning, d.DeleteFinalizers
 	for _, c := range d.Columns {
 		if c.Type == "" {
 			c.Type = "string"
 		}
-		i.Columns = append(i.Columns, ColumnInfo{c.Name, c.Type, c.Format, c.Description, c.Wide})
+		i.Columns = append(i.Columns, ColumnInfo{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description, Wide: c.Wide})
 	}
 	i.Fields = slices.Collect(maps.Keys(d.Selectable))
 	i.Fields = append(i.Fields, "metadata.name")

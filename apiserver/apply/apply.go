@@ -188,10 +188,15 @@ func (f *Fields) manager(k resource.Kind, v *resource.Version, sub string) (*man
 	}
 	c := &converter{kind: k, info: i}
 	types := managedfields.TypeConverter(&typer{f})
-	if _, dynamic := k.New().(*unstructured.Unstructured); dynamic {
-		types = managedfields.NewDeducedTypeConverter()
+	reset := resets(i, sub)
+	if custom, ok := k.(resource.Custom); ok {
+		var err error
+		if types, err = custom.Merge(); err != nil {
+			return nil, fmt.Errorf("apply: %s: %w", gvk, err)
+		}
+		reset = fieldpath.NewExcludeFilterSetMap(pathSets(custom.ResetFields(sub)))
 	}
-	m, err := managedfields.NewDefaultCRDFieldManager(types, c, c, c, gvk, i.GroupVersionKind.GroupVersion(), sub, resets(i, sub))
+	m, err := managedfields.NewDefaultCRDFieldManager(types, c, c, c, gvk, i.GroupVersionKind.GroupVersion(), sub, reset)
 	if err != nil {
 		return nil, fmt.Errorf("apply: %s: %w", gvk, err)
 	}
@@ -231,21 +236,30 @@ func resets(i *resource.Info, sub string) map[fieldpath.APIVersion]fieldpath.Fil
 	if len(paths) == 0 {
 		return nil
 	}
-	set := fieldpath.NewSet()
-	for _, p := range paths {
-		var elements []any
-		for e := range strings.SplitSeq(p, ".") {
-			elements = append(elements, e)
-		}
-		if path, err := fieldpath.MakePath(elements...); err == nil {
-			set.Insert(path)
-		}
-	}
-	sets := map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(i.GroupVersionKind.GroupVersion().String()): set}
+	byVersion := map[string][]string{i.GroupVersionKind.GroupVersion().String(): paths}
 	for n := range i.Also {
-		sets[fieldpath.APIVersion(versionKind(i, &i.Also[n]).GroupVersion().String())] = set
+		byVersion[versionKind(i, &i.Also[n]).GroupVersion().String()] = paths
 	}
-	return fieldpath.NewExcludeFilterSetMap(sets)
+	return fieldpath.NewExcludeFilterSetMap(pathSets(byVersion))
+}
+
+// pathSets reads dotted paths.
+func pathSets(byVersion map[string][]string) map[fieldpath.APIVersion]*fieldpath.Set {
+	out := map[fieldpath.APIVersion]*fieldpath.Set{}
+	for version, paths := range byVersion {
+		set := fieldpath.NewSet()
+		for _, p := range paths {
+			var elements []any
+			for e := range strings.SplitSeq(p, ".") {
+				elements = append(elements, e)
+			}
+			if path, err := fieldpath.MakePath(elements...); err == nil {
+				set.Insert(path)
+			}
+		}
+		out[fieldpath.APIVersion(version)] = set
+	}
+	return out
 }
 
 // typer finds objects' merge types.

@@ -76,11 +76,16 @@ func arrange(kinds []resource.Kind) []*group {
 	}
 	for _, k := range kinds {
 		i := k.Info()
-		v := at(i.Group, i.Version)
-		v.retired = false
-		v.resources = append(v.resources, served{i, nil, i.Kind, i.Plural, i.Group, i.Version})
+		if !i.Hidden {
+			v := at(i.Group, i.Version)
+			v.retired = false
+			v.resources = append(v.resources, served{i, nil, i.Kind, i.Plural, i.Group, i.Version})
+		}
 		for n := range i.Also {
 			a := &i.Also[n]
+			if a.Apart {
+				continue
+			}
 			v := at(a.Group, a.Version)
 			v.retired = v.retired && a.Retired
 			v.resources = append(v.resources, served{i, a, cmp.Or(a.Kind, i.Kind), cmp.Or(a.Plural, i.Plural), a.Group, a.Version})
@@ -179,14 +184,20 @@ func (s *served) categories() []string {
 	return s.info.Categories
 }
 
-func (s *served) verbs() []string { return slices.Sorted(slices.Values(s.info.Verbs)) }
+func (s *served) verbs() []string {
+	verbs := s.info.Verbs
+	if s.info.Listed != nil {
+		verbs = s.info.Listed
+	}
+	return slices.Sorted(slices.Values(verbs))
+}
 
 // storageHash names the stored form of a kind, for those who migrate storage.
 func (s *served) storageHash() string {
 	if s.info.Virtual {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(s.info.Group + "/" + s.info.Version + "/" + s.info.Kind))
+	sum := sha256.Sum256([]byte(s.info.Group + "/" + cmp.Or(s.info.StorageVersion, s.info.Version) + "/" + s.info.Kind))
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 

@@ -16,11 +16,40 @@ type object = map[string]any
 
 // build gathers what documents are made of.
 type build struct {
-	names map[string]bool // definitions referred to
-	v3    bool
+	names  map[string]bool // definitions referred to
+	v3     bool
+	custom map[schema.GroupVersionKind]string // names of custom kinds and their lists
+	own    definitions                        // the schemas of those
+}
+
+func newBuild(v3 bool) *build {
+	return &build{names: map[string]bool{}, v3: v3, custom: map[schema.GroupVersionKind]string{}, own: definitions{}}
+}
+
+// learn takes in a custom kind's schemas.
+func (b *build) learn(k resource.Custom) {
+	i := k.Info()
+	name, schemas := k.Definition(b.v3)
+	gv := i.GroupVersionKind.GroupVersion()
+	for n, s := range schemas {
+		b.own[n] = s
+		kind := i.Kind
+		if n != name {
+			kind = i.ListName()
+		}
+		b.custom[gv.WithKind(kind)] = n
+		for _, r := range refs(s) {
+			if schemas[r] == nil {
+				b.names[r] = true
+			}
+		}
+	}
 }
 
 func (b *build) def(gvk schema.GroupVersionKind) string {
+	if name := b.custom[gvk]; name != "" {
+		return name
+	}
 	name := definitionOf(gvk)
 	if name != "" {
 		b.names[name] = true
@@ -32,7 +61,9 @@ func (b *build) ref(name string) object {
 	if name == "" {
 		return object{"type": "string"}
 	}
-	b.names[name] = true
+	if b.own[name] == nil {
+		b.names[name] = true
+	}
 	if b.v3 {
 		return object{"$ref": "#/components/schemas/" + name}
 	}
@@ -56,7 +87,7 @@ func (b *build) params(list []param) []any {
 	return out
 }
 
-func (b *build) operation(o *operation, tag string) object {
+func (b *build) operation(o *operation, tag string, plain bool) object {
 	out := object{
 		"operationId": o.id, "description": o.text, "tags": []string{tag},
 		"x-kubernetes-action":             o.action,
@@ -67,10 +98,16 @@ func (b *build) operation(o *operation, tag string) object {
 	if o.action == "list" {
 		gives = append(gives, api.JSON+";stream=watch", api.Protobuf+";stream=watch")
 	}
+	if plain { // custom resources speak no protobuf
+		gives = []string{api.JSON, api.YAML}
+	}
 	if o.takes != "" {
 		takes := o.takesMedia
 		if takes == nil {
 			takes = []string{"*/*"}
+			if plain {
+				takes = []string{api.JSON, api.YAML}
+			}
 		}
 		if b.v3 {
 			out["requestBody"] = object{"content": b.content(takes, o.takes), "required": o.takes != deleteName}
@@ -116,10 +153,13 @@ func (b *build) addPaths(into object, kinds []resource.Kind, gv schema.GroupVers
 	tag := strings.ToLower(idPart(gv)[:1]) + idPart(gv)[1:]
 	b.addRoot(into, root{url: baseURL(gv) + "/", tag: tag, id: "get" + idPart(gv) + "APIResources", text: "get available resources", gives: resourceList})
 	for _, e := range entries(kinds, gv) {
+		if e.custom != nil {
+			b.learn(e.custom)
+		}
 		for _, p := range e.paths(b.def) {
 			item := object{"parameters": b.params(p.params)}
 			for n := range p.ops {
-				item[p.ops[n].method] = b.operation(&p.ops[n], tag)
+				item[p.ops[n].method] = b.operation(&p.ops[n], tag, e.custom != nil)
 			}
 			into[p.url] = item
 		}
@@ -185,6 +225,7 @@ func (b *build) components() (map[string]json.RawMessage, error) {
 		}
 		out[name] = raw
 	}
+	maps.Copy(out, b.own)
 	return out, nil
 }
 
@@ -249,7 +290,7 @@ func bearer() object {
 // documentV3 is the OpenAPI v3 document of one group and version, or of one of
 // the URLs above them.
 func documentV3(kinds []resource.Kind, key string) ([]byte, error) {
-	b := &build{names: map[string]bool{}, v3: true}
+	b := newBuild(true)
 	paths := object{}
 	if gv, ok := parse(key); ok {
 		b.addPaths(paths, kinds, gv)
@@ -271,7 +312,7 @@ func documentV3(kinds []resource.Kind, key string) ([]byte, error) {
 
 // documentV2 is the OpenAPI v2 document of everything.
 func documentV2(kinds []resource.Kind) ([]byte, error) {
-	b := &build{names: map[string]bool{}}
+	b := newBuild(false)
 	paths := object{}
 	for _, gv := range versions(kinds) {
 		b.addPaths(paths, kinds, gv)
@@ -294,9 +335,13 @@ func versions(kinds []resource.Kind) []schema.GroupVersion {
 	seen := map[schema.GroupVersion]bool{}
 	for _, k := range kinds {
 		i := k.Info()
-		seen[i.GroupVersionKind.GroupVersion()] = true
+		if !i.Hidden {
+			seen[i.GroupVersionKind.GroupVersion()] = true
+		}
 		for n := range i.Also {
-			seen[schema.GroupVersion{Group: i.Also[n].Group, Version: i.Also[n].Version}] = true
+			if !i.Also[n].Apart {
+				seen[schema.GroupVersion{Group: i.Also[n].Group, Version: i.Also[n].Version}] = true
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Keys(seen), func(a, b schema.GroupVersion) int { return strings.Compare(a.String(), b.String()) })

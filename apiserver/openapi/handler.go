@@ -61,15 +61,36 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// hash names the state of a document without making it: the build and the kinds.
+// hash names the state of a document without making it: the build and the kinds
+// that it shows.
 func (h *Handler) hash(key string) string {
 	sum := sha256.New()
 	io.WriteString(sum, api.Version().GitVersion+api.Version().GitCommit+key)
+	gv, one := parse(key)
 	for _, k := range h.kinds() {
 		i := k.Info()
+		if one && !shows(i, gv) {
+			continue
+		}
 		io.WriteString(sum, i.GroupVersionKind.String()+strings.Join(i.Verbs, ","))
+		if c, ok := k.(resource.Custom); ok {
+			io.WriteString(sum, c.Fingerprint())
+		}
 	}
 	return strings.ToUpper(hex.EncodeToString(sum.Sum(nil)))
+}
+
+// shows says whether a kind is served in a version.
+func shows(i *resource.Info, gv schema.GroupVersion) bool {
+	if i.GroupVersionKind.GroupVersion() == gv && !i.Hidden {
+		return true
+	}
+	for n := range i.Also {
+		if v := &i.Also[n]; !v.Apart && v.Group == gv.Group && v.Version == gv.Version {
+			return true
+		}
+	}
+	return false
 }
 
 // root lists the v3 documents.

@@ -90,6 +90,15 @@ type entry struct {
 	also   *resource.Version
 	gvk    schema.GroupVersionKind
 	plural string
+	custom resource.Custom // nil if built in
+}
+
+// listKind is the kind of a list of objects.
+func (e *entry) listKind() string {
+	if e.custom != nil {
+		return e.info.ListName()
+	}
+	return e.gvk.Kind + "List"
 }
 
 // entries lists what is served in a group and version, by name.
@@ -97,13 +106,14 @@ func entries(kinds []resource.Kind, gv schema.GroupVersion) []entry {
 	var out []entry
 	for _, k := range kinds {
 		i := k.Info()
-		if i.GroupVersionKind.GroupVersion() == gv {
-			out = append(out, entry{i, nil, i.GroupVersionKind, i.Plural})
+		if i.GroupVersionKind.GroupVersion() == gv && !i.Hidden {
+			custom, _ := k.(resource.Custom)
+			out = append(out, entry{i, nil, i.GroupVersionKind, i.Plural, custom})
 		}
 		for n := range i.Also {
 			v := &i.Also[n]
-			if v.Group == gv.Group && v.Version == gv.Version {
-				out = append(out, entry{i, v, gv.WithKind(cmp.Or(v.Kind, i.Kind)), cmp.Or(v.Plural, i.Plural)})
+			if v.Group == gv.Group && v.Version == gv.Version && !v.Apart {
+				out = append(out, entry{i, v, gv.WithKind(cmp.Or(v.Kind, i.Kind)), cmp.Or(v.Plural, i.Plural), nil})
 			}
 		}
 	}
@@ -147,7 +157,7 @@ func (e *entry) paths(def func(schema.GroupVersionKind) string) []path {
 	}
 	name := param{"name", "path", "string", "name of the " + e.gvk.Kind}
 	own, id := def(e.gvk), idPart(gv)
-	list := def(gv.WithKind(e.gvk.Kind + "List"))
+	list := def(gv.WithKind(e.listKind()))
 	all := path{url: base + "/" + e.plural, params: append(slices.Clone(nsParam), pretty())}
 	one := path{url: base + "/" + e.plural + "/{name}", params: append([]param{name}, append(slices.Clone(nsParam), pretty())...)}
 	op := func(method, action, verb, text string) operation {
@@ -176,7 +186,7 @@ func (e *entry) paths(def func(schema.GroupVersionKind) string) []path {
 			one.ops = append(one.ops, o)
 		case "patch":
 			o := op("patch", "patch", "patch", "partially update the specified "+e.gvk.Kind)
-			o.params, o.takes, o.takesMedia, o.codes = writeParams(true), patchName, patchTypes(), []string{"200", "201"}
+			o.params, o.takes, o.takesMedia, o.codes = writeParams(true), patchName, e.patchTypes(), []string{"200", "201"}
 			one.ops = append(one.ops, o)
 		case "delete":
 			o := op("delete", "delete", "delete", "delete a "+e.gvk.Kind)
@@ -193,8 +203,14 @@ func (e *entry) paths(def func(schema.GroupVersionKind) string) []path {
 	return append(out, e.subPaths(one, def)...)
 }
 
-func patchTypes() []string {
-	return []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"}
+// patchTypes of custom resources lack the one that needs Go structs: clients
+// look here to find out.
+func (e *entry) patchTypes() []string {
+	types := []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"}
+	if e.custom == nil {
+		types = append(types, "application/strategic-merge-patch+json")
+	}
+	return types
 }
 
 // subPaths are the URLs of subresources.
@@ -218,7 +234,7 @@ func (e *entry) subPaths(one path, def func(schema.GroupVersionKind) string) []p
 				o.params, o.takes, o.codes = writeParams(false), own, []string{"200", "201"}
 			case "patch":
 				o.method, o.action, o.id, o.text = "patch", "patch", "patch"+suffix, "partially update "+name+" of the specified "+e.gvk.Kind
-				o.params, o.takes, o.takesMedia, o.codes = writeParams(true), patchName, patchTypes(), []string{"200", "201"}
+				o.params, o.takes, o.takesMedia, o.codes = writeParams(true), patchName, e.patchTypes(), []string{"200", "201"}
 			case "create":
 				o.method, o.action, o.id, o.text = "post", "post", "create"+suffix, "create "+name+" of a "+e.gvk.Kind
 				o.params, o.takes, o.codes = writeParams(false), own, []string{"200", "201", "202"}

@@ -33,7 +33,7 @@ func roots(kinds []resource.Kind) []root {
 }
 
 func (b *build) addRoot(into object, r root) {
-	o := b.operation(&operation{method: "get", id: r.id, text: r.text, gives: r.gives, codes: []string{"200"}}, r.tag)
+	o := b.operation(&operation{method: "get", id: r.id, text: r.text, gives: r.gives, codes: []string{"200"}}, r.tag, false)
 	delete(o, "x-kubernetes-action")
 	delete(o, "x-kubernetes-group-version-kind")
 	into[r.url] = object{"get": o}

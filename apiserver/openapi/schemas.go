@@ -46,19 +46,35 @@ func packageOf(name string) string {
 // definitions are raw OpenAPI v2 schemas by name.
 type definitions map[string]json.RawMessage
 
-const refPrefix = `"#/definitions/`
+const (
+	refPrefix   = `"#/definitions/`
+	refPrefixV3 = `"#/components/schemas/`
+)
 
 // refs lists the names a schema refers to.
 func refs(raw []byte) []string {
 	var out []string
-	for {
-		i := bytes.Index(raw, []byte(refPrefix))
-		if i < 0 {
-			return out
+	for _, prefix := range []string{refPrefix, refPrefixV3} {
+		for rest := raw; ; {
+			i := bytes.Index(rest, []byte(prefix))
+			if i < 0 {
+				break
+			}
+			rest = rest[i+len(prefix):]
+			out = append(out, string(rest[:bytes.IndexByte(rest, '"')]))
 		}
-		raw = raw[i+len(refPrefix):]
-		out = append(out, string(raw[:bytes.IndexByte(raw, '"')]))
 	}
+	return out
+}
+
+// Definitions returns the named schemas of built-in types, spelled for OpenAPI
+// v3, and all that they refer to.
+func Definitions(names ...string) (map[string]json.RawMessage, error) {
+	b := newBuild(true)
+	for _, n := range names {
+		b.names[n] = true
+	}
+	return b.components()
 }
 
 // closure returns the named definitions and all that they refer to.

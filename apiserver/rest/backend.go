@@ -135,13 +135,14 @@ func (b Backend) Delete(ctx context.Context, gr schema.GroupResource, namespace,
 // Changes implements request.Backend. A history that was lost is made up for
 // by a fresh list, told as changes.
 func (b Backend) Changes(ctx context.Context, gr schema.GroupResource, fn func(old, new api.Object)) error {
-	o, err := b.op(gr, "watch", "", "", "")
-	if err != nil {
-		return err
-	}
 	known := map[string]api.Object{}
 	for {
-		err := b.follow(ctx, o, known, fn)
+		// Anew each time: a custom kind's definition may have changed.
+		o, err := b.op(gr, "watch", "", "", "")
+		if err != nil {
+			return err
+		}
+		err = b.follow(ctx, o, known, fn)
 		if ctx.Err() != nil {
 			return nil
 		}

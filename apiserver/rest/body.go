@@ -9,11 +9,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -117,22 +115,14 @@ func (s *Served) decode(f api.Format, data []byte, want schema.GroupVersionKind,
 func typeName(gvk schema.GroupVersionKind) string { return gvk.Version + "." + gvk.Kind }
 
 func (s *Served) decodeAny(f api.Format, data []byte, want schema.GroupVersionKind, strict bool) (runtime.Object, *schema.GroupVersionKind, error) {
-	if !s.isDynamic() || want != s.GVK {
+	if s.custom == nil || want != s.GVK {
 		return api.Decode(f, data, &want, strict)
 	}
-	if f == api.FormatYAML {
-		j, err := yaml.YAMLToJSON(data)
-		if err != nil {
-			return nil, nil, err
-		}
-		data = j
+	obj, gvk, err := s.custom.Decode(f, data, strict)
+	if obj == nil {
+		return nil, gvk, err
 	}
-	u := &unstructured.Unstructured{}
-	if err := u.UnmarshalJSON(data); err != nil {
-		return nil, nil, err
-	}
-	gvk := u.GroupVersionKind()
-	return u, &gvk, nil
+	return obj, gvk, err
 }
 
 // decodeError words what is wrong with a body.

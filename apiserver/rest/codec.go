@@ -27,6 +27,9 @@ var protoMagic = []byte("k8s\x00")
 
 // object returns the shared decoded object of a record.
 func (s *Served) object(rec *storage.Record) (api.Object, error) {
+	if s.custom != nil {
+		return s.customObject(rec)
+	}
 	v, err := rec.Form(slotObject, func(r *storage.Record) (any, error) { return s.decodeRecord(r) })
 	if err != nil {
 		return nil, err
@@ -35,13 +38,7 @@ func (s *Served) object(rec *storage.Record) (api.Object, error) {
 }
 
 func (s *Served) decodeRecord(r *storage.Record) (api.Object, error) {
-	obj := s.Kind.New()
-	var err error
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		err = u.UnmarshalJSON(r.Value)
-	} else {
-		obj, err = s.decodeTyped(r.Value)
-	}
+	obj, err := s.decodeTyped(r.Value)
 	if err != nil {
 		return nil, fmt.Errorf("decode: %s: %w", r.Key, err)
 	}
@@ -85,8 +82,8 @@ func (s *Served) decodeTyped(value []byte) (api.Object, error) {
 // encodeStored returns the bytes to store for obj, which must have no
 // resourceVersion and no selfLink.
 func (s *Served) encodeStored(obj api.Object) ([]byte, error) {
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		return u.MarshalJSON()
+	if s.custom != nil {
+		return s.custom.Save(obj)
 	}
 	api.SetKind(obj, s.Info.GroupVersionKind)
 	var b bytes.Buffer
@@ -97,10 +94,7 @@ func (s *Served) encodeStored(obj api.Object) ([]byte, error) {
 }
 
 // isDynamic says whether the kind's objects are unstructured.
-func (s *Served) isDynamic() bool {
-	_, ok := s.Kind.New().(*unstructured.Unstructured)
-	return ok
-}
+func (s *Served) isDynamic() bool { return s.custom != nil }
 
 // show returns the object of a record in the served version.
 func (s *Served) show(rec *storage.Record) (api.Object, error) {
@@ -137,6 +131,9 @@ type otherForm struct {
 // wire returns the shared bytes of a record in the served version: for JSON
 // without a newline at the end.
 func (s *Served) wire(rec *storage.Record, f api.Format) ([]byte, error) {
+	if s.custom != nil {
+		return s.customWire(rec)
+	}
 	if s.Version != nil {
 		return s.wireOther(rec, f)
 	}

@@ -74,6 +74,11 @@ func (e *Engine) create(ctx context.Context, o *Op, obj api.Object, opts *metav1
 	if obj.GetResourceVersion() != "" {
 		return nil, errors.New("resourceVersion should not be set on objects to be created")
 	}
+	if o.custom != nil {
+		if err := o.custom.Closed(); err != nil {
+			return nil, err
+		}
+	}
 	dryRun := isDryRun(opts.DryRun)
 	dedupOwners(ctx, obj)
 	if obj.GetName() == "" && obj.GetGenerateName() != "" {
@@ -118,11 +123,11 @@ func (e *Engine) insert(ctx context.Context, o *Op, obj api.Object) (*storage.Re
 	if err != nil {
 		return nil, err
 	}
-	rec, err := e.Store.Create(adopt(ctx, obj), o.key(obj.GetName()), value, o.Kind.TTL(obj))
+	rec, err := e.Store.Create(o.adopt(ctx, obj), o.key(obj.GetName()), value, o.Kind.TTL(obj))
 	if errors.Is(err, storage.ErrTooLarge) && len(obj.GetManagedFields()) > 0 {
 		obj.SetManagedFields(nil)
 		if value, err = o.encodeStored(obj); err == nil {
-			rec, err = e.Store.Create(adopt(ctx, obj), o.key(obj.GetName()), value, o.Kind.TTL(obj))
+			rec, err = e.Store.Create(o.adopt(ctx, obj), o.key(obj.GetName()), value, o.Kind.TTL(obj))
 		}
 	}
 	return rec, err
@@ -149,7 +154,6 @@ func (e *Engine) readyCreate(ctx context.Context, o *Op, obj api.Object, a *requ
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, !o.Served.Info.ClusterScoped, o.Kind.ValidateName, field.NewPath("metadata"))
 	errs = append(errs, o.Kind.Validate(obj, nil)...)
 	errs = append(errs, o.Kind.ValidateAs(rq, obj, nil)...)
-	errs = append(errs, o.Kind.ValidateAs(o.request(ctx, a.DryRun), obj, nil)...)
 	if len(errs) > 0 {
 		return nothing, apierrors.NewInvalid(o.Served.Info.GroupVersionKind.GroupKind(), obj.GetName(), errs)
 	}

@@ -85,7 +85,7 @@ func (e *Engine) deleteAdmitted(ctx context.Context, o *Op, opts *metav1.DeleteO
 		if err != nil {
 			return nil, err
 		}
-		newRec, err := e.Store.Update(adopt(ctx, next), rec.Key, value, rec.Rev, o.Kind.TTL(next))
+		newRec, err := e.Store.Update(o.adopt(ctx, next), rec.Key, value, rec.Rev, o.Kind.TTL(next))
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +120,13 @@ const (
 func (o *Op) planDelete(cur api.Object, opts *metav1.DeleteOptions) (next api.Object, step deleteStep) {
 	next = cur.DeepCopyObject().(api.Object)
 	finalizers := o.finalizers(cur, opts)
+	if cur.GetDeletionTimestamp() == nil {
+		for _, f := range o.Served.Info.DeleteFinalizers {
+			if !slices.Contains(finalizers, f) {
+				finalizers = append(slices.Clip(finalizers), f)
+			}
+		}
+	}
 	newFinalizers := !slices.Equal(finalizers, cur.GetFinalizers())
 	next.SetFinalizers(finalizers)
 	waits := len(finalizers) > 0 || o.Kind.Held(cur)

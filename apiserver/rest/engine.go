@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -217,19 +216,14 @@ func (e *Engine) current(ctx context.Context, key string, fresh bool) (*storage.
 
 // adopt gives the record of a write its decoded form, so that nobody need
 // decode what was just encoded.
-func adopt(ctx context.Context, obj api.Object) context.Context {
-	return storage.WithForms(ctx, func(rec *storage.Record) { settleForm(rec, obj) })
-}
-
-func settleForm(rec *storage.Record, obj api.Object) {
-	obj.SetResourceVersion(strconv.FormatInt(rec.Rev, 10))
-	rec.SetForm(slotObject, obj)
+func (s *Served) adopt(ctx context.Context, obj api.Object) context.Context {
+	return storage.WithForms(ctx, func(rec *storage.Record) { s.settle(rec, obj) })
 }
 
 // stored finishes a write: the record's object is what everyone shares now.
 func (o *Op) stored(rec *storage.Record, obj api.Object) (*Result, error) {
 	if obj.GetResourceVersion() == "" {
-		settleForm(rec, obj) // the store does not know of forms
+		o.settle(rec, obj) // the store does not know of forms
 	}
 	shared, err := o.object(rec)
 	if err != nil {

@@ -23,6 +23,9 @@ func (l *Listing) meta() metav1.ListMeta {
 
 // sendList answers with a listing, item by item.
 func (x *exchange) sendList(l *Listing) error {
+	if err := x.op.warm(l.Records); err != nil {
+		return err
+	}
 	switch {
 	case x.ans.table():
 		return x.sendTable(l)
@@ -37,6 +40,14 @@ func (x *exchange) sendList(l *Listing) error {
 	return x.sendJSONList(l)
 }
 
+// listKind is the kind of a list in the served version.
+func (s *Served) listKind() string {
+	if s.Version != nil {
+		return s.GVK.Kind + "List"
+	}
+	return s.Info.ListName()
+}
+
 // kindPrefix is how an object's JSON begins; items of a list go without, as
 // upstream's do.
 func (o *Op) kindPrefix() []byte {
@@ -44,7 +55,7 @@ func (o *Op) kindPrefix() []byte {
 }
 
 func (x *exchange) sendJSONList(l *Listing) error {
-	kind, version := x.op.GVK.Kind+"List", x.op.GVK.GroupVersion().String()
+	kind, version := x.op.listKind(), x.op.GVK.GroupVersion().String()
 	if x.ans.partial() {
 		kind, version = "PartialObjectMetadataList", x.ans.as.GroupVersion().String()
 	}
@@ -128,7 +139,7 @@ func (x *exchange) sendProtoList(l *Listing) error {
 		}
 		rawLen += 1 + uvarintLen(uint64(len(raw))) + len(raw)
 	}
-	tm := runtime.TypeMeta{APIVersion: x.op.GVK.GroupVersion().String(), Kind: x.op.GVK.Kind + "List"}
+	tm := runtime.TypeMeta{APIVersion: x.op.GVK.GroupVersion().String(), Kind: x.op.listKind()}
 	env, err := (&runtime.Unknown{TypeMeta: tm}).Marshal()
 	if err != nil {
 		return err
@@ -176,7 +187,8 @@ func (x *exchange) sendResults(done []*Result, rv string) error {
 		rec := r.Rec
 		if rec == nil {
 			rec = &storage.Record{Key: r.Obj.GetName()}
-			rec.SetForm(slotObject, r.Obj)
+			rec.Rev, _ = parseRevision(r.Obj.GetResourceVersion())
+			x.op.settle(rec, r.Obj)
 		}
 		l.Records = append(l.Records, rec)
 	}

@@ -20,7 +20,8 @@ type Served struct {
 	GVK     schema.GroupVersionKind
 	Plural  string
 
-	keep *keeper
+	custom resource.Custom // the Kind, if it was made at run time
+	keep   *keeper
 }
 
 // GVR is the resource of the served version.
@@ -58,6 +59,7 @@ type Registry struct {
 	mu   sync.Mutex
 	keep *keeper
 	view atomic.Pointer[view]
+	next chan struct{} // closed by the next Set
 }
 
 type view struct {
@@ -70,7 +72,7 @@ type view struct {
 
 // NewRegistry returns a registry of kinds.
 func NewRegistry(kinds []resource.Kind) *Registry {
-	r := &Registry{keep: &keeper{budget: formsBudget}}
+	r := &Registry{keep: &keeper{budget: formsBudget}, next: make(chan struct{})}
 	r.Set(kinds)
 	return r
 }
@@ -87,9 +89,12 @@ func (r *Registry) Set(kinds []resource.Kind) {
 	for _, k := range kinds {
 		for _, s := range serve(k) {
 			s.keep = r.keep
-			v.byGVR[s.GVR()] = s
-			v.groups[s.GVK.Group] = true
-			if s.Version == nil {
+			s.custom, _ = k.(resource.Custom)
+			if !s.Info.Hidden {
+				v.byGVR[s.GVR()] = s
+				v.groups[s.GVK.Group] = true
+			}
+			if s.Version == nil && s.Info.Stored() {
 				v.byGR[s.GR()] = s
 			}
 		}
@@ -104,6 +109,15 @@ func (r *Registry) Set(kinds []resource.Kind) {
 		}
 	}
 	r.view.Store(v)
+	close(r.next)
+	r.next = make(chan struct{})
+}
+
+// Changed returns a channel that is closed when Set is called next.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
 }
 
 // serve lists the ways to ask for k, the stored version first.
@@ -112,6 +126,9 @@ func serve(k resource.Kind) []*Served {
 	all := []*Served{{Kind: k, Info: i, GVK: i.GroupVersionKind, Plural: i.Plural}}
 	for n := range i.Also {
 		v := &i.Also[n]
+		if v.Apart {
+			continue
+		}
 		s := &Served{Kind: k, Info: i, Version: v, Plural: v.Plural,
 			GVK: schema.GroupVersionKind{Group: v.Group, Version: v.Version, Kind: v.Kind}}
 		if s.Plural == "" {

@@ -48,6 +48,11 @@ func (x *exchange) scale() error {
 		if err != nil {
 			return err
 		}
+		if x.op.custom != nil {
+			if err := x.op.custom.Readable(obj); err != nil {
+				return err
+			}
+		}
 		return x.sendObject(http.StatusOK, x.op.scaleOf(obj))
 	case "update":
 		opts := &metav1.UpdateOptions{}

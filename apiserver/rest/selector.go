@@ -60,6 +60,9 @@ func (s *Served) selection(label, field string) (*selection, error) {
 // kinds without selectable fields of their own.
 func (s *Served) unsupportedField(name string) string {
 	own := 2
+	if s.custom != nil {
+		own = 0
+	}
 	if s.Info.ClusterScoped {
 		own = 1
 	}

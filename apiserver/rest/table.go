@@ -44,7 +44,7 @@ func (t *table) columns() []metav1.TableColumnDefinition {
 	out := make([]metav1.TableColumnDefinition, 0, len(t.s.Info.Columns)+2)
 	for _, c := range t.s.Info.Columns {
 		d := metav1.TableColumnDefinition{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description}
-		if c.Wide {
+		if d.Priority = c.Priority; c.Wide {
 			d.Priority = 1
 		}
 		out = append(out, d)

@@ -275,7 +275,6 @@ func (e *Engine) readyUpdate(ctx context.Context, o *Op, c *change, next, cur ap
 	} else {
 		errs = append(errs, o.Kind.Validate(next, cur)...)
 		errs = append(errs, o.Kind.ValidateAs(rq, next, cur)...)
-		errs = append(errs, o.Kind.ValidateAs(rq, next, cur)...)
 		warnings = o.Kind.Warnings(next, cur)
 	}
 	if len(errs) > 0 {
@@ -333,7 +332,7 @@ func (e *Engine) replace(ctx context.Context, o *Op, next, cur api.Object, rec *
 		}
 		return &Result{Obj: cur, Rec: rec}, nil
 	}
-	newRec, err := e.Store.Update(adopt(ctx, next), rec.Key, value, rec.Rev, o.Kind.TTL(next))
+	newRec, err := e.Store.Update(o.adopt(ctx, next), rec.Key, value, rec.Rev, o.Kind.TTL(next))
 	if err != nil {
 		var lost *storage.ConflictError
 		if errors.As(err, &lost) || errors.Is(err, storage.ErrNotFound) {

@@ -43,6 +43,7 @@ type Watch struct {
 	next       time.Time
 	end        time.Time // zero for never
 	queue      []Seen
+	release    func() bool
 }
 
 // Watch opens a watch.
@@ -67,6 +68,10 @@ func (e *Engine) Watch(ctx context.Context, o *Op, opts *metav1.ListOptions) (*W
 	}
 	if err := e.startWatch(ctx, w, &c); err != nil {
 		return nil, err
+	}
+	w.release = func() bool { return true }
+	if o.custom != nil { // ends with the kind, so that the client begins anew
+		w.release = context.AfterFunc(o.custom.Life(), w.w.Stop)
 	}
 	return w, nil
 }
@@ -241,7 +246,10 @@ func (w *Watch) judge(ev *storage.Event) (Seen, bool, error) {
 }
 
 // Stop frees the watch.
-func (w *Watch) Stop() { w.w.Stop() }
+func (w *Watch) Stop() {
+	w.release()
+	w.w.Stop()
+}
 
 // bookmark returns the object of a bookmark event, of the served version.
 func (o *Op) bookmark(s Seen) api.Object {

@@ -22,6 +22,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/csidriver"
 	"github.com/sampan-dev/sampan/resource/csinode"
 	"github.com/sampan-dev/sampan/resource/csistoragecapacity"
+	"github.com/sampan-dev/sampan/resource/customresourcedefinition"
 	"github.com/sampan-dev/sampan/resource/daemonset"
 	"github.com/sampan-dev/sampan/resource/deployment"
 	"github.com/sampan-dev/sampan/resource/endpoints"
@@ -140,6 +141,7 @@ func access() []resource.Kind {
 
 func others() []resource.Kind {
 	return []resource.Kind{
+		customresourcedefinition.Kind(),
 		endpointslice.Kind(),
 		poddisruptionbudget.Kind(),
 		priorityclass.Kind(),

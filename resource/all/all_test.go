@@ -9,6 +9,8 @@ import (
 
 	discoveryv1beta1 "k8s.io/api/discovery/v1beta1"
 	rbacv1alpha1 "k8s.io/api/rbac/v1alpha1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +38,12 @@ func fill(v reflect.Value, name string, depth int) {
 		return
 	case *runtime.RawExtension:
 		p.Raw = []byte(`{"spec":{"replicas":3}}`)
+		return
+	case *apiextensionsv1.JSONSchemaProps: // recursive in many ways
+		*p = apiextensionsv1.JSONSchemaProps{Type: "object", Description: name}
+		return
+	case *apiextensionsv1beta1.JSONSchemaProps:
+		*p = apiextensionsv1beta1.JSONSchemaProps{Type: "object", Description: name}
 		return
 	case *metav1.FieldsV1:
 		p.Raw = []byte(`{"f:spec":{}}`)
@@ -89,6 +97,11 @@ func filled(obj api.Object) api.Object {
 	// The two places of a host's name always agree.
 	if slice, ok := obj.(*discoveryv1beta1.EndpointSlice); ok {
 		slice.Endpoints[0].Topology["kubernetes.io/hostname"] = *slice.Endpoints[0].NodeName
+	}
+	// What all versions have in common is said once.
+	if crd, ok := obj.(*apiextensionsv1beta1.CustomResourceDefinition); ok {
+		v := &crd.Spec.Versions[0]
+		crd.Spec.Version, v.Schema, v.Subresources, v.AdditionalPrinterColumns, v.SelectableFields = v.Name, nil, nil, nil, nil
 	}
 	// The kind of a subject says its group.
 	switch b := obj.(type) {
