@@ -15,7 +15,7 @@ mkdir -p "$out"
 
 # Go programs, without symbols. (No -trimpath: their packages are compiled once,
 # for them and for the big binary.)
-for program in sampan-shim sampan-cni sampan-init sampan-containerd sampan-coredns; do
+for program in sampan-shim sampan-cni sampan-init sampan-containerd sampan-coredns sampan-kubectl; do
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags='-s -w -buildid=' -o "$work/$program" "./cmd/$program"
 done
 

@@ -35,6 +35,7 @@ const (
 	Init       = "sampan-init"
 	Containerd = "sampan-containerd"
 	CoreDNS    = "sampan-coredns"
+	Kubectl    = "sampan-kubectl"
 	Pause      = "pause"
 )
 
@@ -164,8 +165,8 @@ func installed(target, mark string, sum []byte) bool {
 // Dir is where a node keeps the programs.
 const Dir = "/var/lib/sampan/bin"
 
-// Exec becomes the program called name, with args after its name. It returns
-// only on failure. Who may not write to Dir gets a copy among their own caches.
+// Exec becomes the program called name, with args after the name the field
+// knows it by. It returns only on failure. Who may not write to Dir gets a copy among their own caches.
 func Exec(name string, args []string) error {
 	dir := Dir
 	if os.Geteuid() != 0 {
@@ -178,6 +179,6 @@ func Exec(name string, args []string) error {
 	if err := Install(dir, name); err != nil {
 		return err
 	}
-	err := syscall.Exec(filepath.Join(dir, name), append([]string{name}, args...), os.Environ())
+	err := syscall.Exec(filepath.Join(dir, name), append([]string{strings.TrimPrefix(name, "sampan-")}, args...), os.Environ())
 	return fmt.Errorf("run %s: %w", name, err)
 }

@@ -36,7 +36,7 @@ var applets = []applet{
 	{"containerd", carried(embedded.Containerd)},
 	{"coredns", carried(embedded.CoreDNS)},
 	{"etcd", etcd.Main},
-	{"kubectl", func(_ context.Context, args []string) int { return cli.Kubectl(args) }},
+	{"kubectl", carried(embedded.Kubectl)},
 	{"kube-apiserver", cli.APIServer},
 	{"kube-controller-manager", cli.ControllerManager},
 	{"kube-scheduler", cli.Scheduler},
