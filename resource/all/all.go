@@ -25,6 +25,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/customresourcedefinition"
 	"github.com/sampan-dev/sampan/resource/daemonset"
 	"github.com/sampan-dev/sampan/resource/deployment"
+	"github.com/sampan-dev/sampan/resource/device"
 	"github.com/sampan-dev/sampan/resource/endpoints"
 	"github.com/sampan-dev/sampan/resource/endpointslice"
 	"github.com/sampan-dev/sampan/resource/event"
@@ -42,6 +43,7 @@ import (
 	"github.com/sampan-dev/sampan/resource/persistentvolume"
 	"github.com/sampan-dev/sampan/resource/persistentvolumeclaim"
 	"github.com/sampan-dev/sampan/resource/pod"
+	"github.com/sampan-dev/sampan/resource/podcertificate"
 	"github.com/sampan-dev/sampan/resource/poddisruptionbudget"
 	"github.com/sampan-dev/sampan/resource/podtemplate"
 	"github.com/sampan-dev/sampan/resource/priorityclass"
@@ -57,13 +59,15 @@ import (
 	"github.com/sampan-dev/sampan/resource/servicecidr"
 	"github.com/sampan-dev/sampan/resource/statefulset"
 	"github.com/sampan-dev/sampan/resource/storageclass"
+	"github.com/sampan-dev/sampan/resource/storageversionmigration"
 	"github.com/sampan-dev/sampan/resource/tokenreview"
 	"github.com/sampan-dev/sampan/resource/volumeattachment"
+	"github.com/sampan-dev/sampan/resource/volumeattributesclass"
 )
 
 // Kinds is every kind, group by group.
 func Kinds() []resource.Kind {
-	return slices.Concat(core(), apps(), batch(), network(), volumes(), access(), admissionregistration.Kinds(), others())
+	return slices.Concat(core(), apps(), batch(), network(), volumes(), device.Kinds(), access(), podcertificate.Kinds(), admissionregistration.Kinds(), others())
 }
 
 func core() []resource.Kind {
@@ -122,6 +126,7 @@ func volumes() []resource.Kind {
 		csidriver.Kind(),
 		csinode.Kind(),
 		csistoragecapacity.Kind(),
+		volumeattributesclass.Kind(),
 	}
 }
 
@@ -146,6 +151,7 @@ func others() []resource.Kind {
 		poddisruptionbudget.Kind(),
 		priorityclass.Kind(),
 		runtimeclass.Kind(),
+		storageversionmigration.Kind(),
 		flowschema.Kind(),
 		prioritylevelconfiguration.Kind(),
 	}

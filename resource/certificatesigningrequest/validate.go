@@ -7,16 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/semantics/signer"
 )
 
 // validate judges the main resource, which after creation cannot change.
@@ -49,7 +48,7 @@ func validateSpec(s *certificatesv1.CertificateSigningRequestSpec, beta bool) (e
 	if !beta && s.SignerName == certificatesv1beta1.LegacyUnknownSignerName {
 		errs = append(errs, field.Invalid(spec.Child("signerName"), s.SignerName, "the legacy signerName is not allowed via this API version"))
 	} else {
-		errs = append(errs, validateSigner(s.SignerName, spec.Child("signerName"))...)
+		errs = append(errs, signer.Validate(s.SignerName, spec.Child("signerName"))...)
 	}
 	if e := s.ExpirationSeconds; e != nil && *e < 600 {
 		errs = append(errs, field.Invalid(spec.Child("expirationSeconds"), *e, "may not specify a duration less than 600 seconds (10 minutes)"))
@@ -87,35 +86,6 @@ func usages() []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// validateSigner wants a domain and a path: example.com/signer-name.
-func validateSigner(name string, at *field.Path) (errs field.ErrorList) {
-	if name == "" {
-		return field.ErrorList{field.Required(at, "")}
-	}
-	domain, rest, ok := strings.Cut(name, "/")
-	if !ok || strings.Contains(rest, "/") {
-		return field.ErrorList{field.Invalid(at, name, `must be a fully qualified domain and path of the form "example.com/signer-name"`)}
-	}
-	if len(domain) > validation.DNS1123SubdomainMaxLength {
-		errs = append(errs, field.TooLong(at, "", validation.DNS1123SubdomainMaxLength))
-	}
-	labels := strings.Split(domain, ".")
-	for _, l := range labels {
-		for _, msg := range validation.IsDNS1123Label(l) {
-			errs = append(errs, field.Invalid(at, domain, fmt.Sprintf("validating label %q: %s", l, msg)))
-		}
-	}
-	if len(labels) < 2 {
-		errs = append(errs, field.Invalid(at, domain, "should be a domain with at least two segments separated by dots"))
-	}
-	for l := range strings.SplitSeq(rest, ".") {
-		for _, msg := range validation.IsDNS1123Subdomain(l) {
-			errs = append(errs, field.Invalid(at, rest, fmt.Sprintf("validating label %q: %s", l, msg)))
-		}
-	}
-	return errs
 }
 
 // validateConditions: the three that decide are never false, and of approval
