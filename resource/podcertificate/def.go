@@ -1,7 +1,7 @@
 // Package podcertificate defines how pods get certificates, and whom they trust.
 //
-// Job: ClusterTrustBundle and PodCertificateRequest of certificates.k8s.io/v1
-// and their earlier versions: rules, columns, selectors.
+// Job: ClusterTrustBundle, with its earlier versions, and PodCertificateRequest
+// of certificates.k8s.io/v1: rules, columns, selectors.
 //
 // Not its job: signing; who may ask for whom (admission).
 //
@@ -95,9 +95,6 @@ func requests() resource.Kind {
 			"spec.nodeName":   func(r *request) string { return string(r.Spec.NodeName) },
 		},
 		Indexes: []string{"spec.nodeName"}, ResetFields: []string{"status"},
-		Also: []resource.Version{
-			retired[certificatesv1beta1.PodCertificateRequest, request](certificatesv1beta1.SchemeGroupVersion, "PodCertificateRequest"),
-		},
 	})
 }
 
