@@ -74,9 +74,11 @@ type Deps struct {
 	OpenAPI http.Handler
 	// Paths are further handlers by path: "/openid/v1/jwks".
 	Paths map[string]http.Handler
-	// Fallback serves requests of groups that the registry has not: aggregated
-	// servers. It says whether it did.
-	Fallback func(w http.ResponseWriter, r *http.Request) bool
+	// Aggregated serves requests of groups and versions that other servers have.
+	// It says whether it did.
+	Aggregated func(w http.ResponseWriter, r *http.Request) bool
+	// Discovery adds what other servers have to this one's discovery.
+	Discovery func(own http.Handler) http.Handler
 	// Size says how many objects of a resource are stored, and their bytes, so
 	// that lists can be charged by what they cost.
 	Size func(group, resource string) (objects int, bytes int64, ok bool)

@@ -18,10 +18,10 @@ func (s *Server) mux() http.Handler {
 	metrics := promhttp.HandlerFor(s.d.Metrics, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i := request.InfoFrom(r.Context())
+		if s.d.Aggregated != nil && s.d.Aggregated(w, r) {
+			return
+		}
 		if i.IsResource && i.Resource != "" {
-			if s.d.Fallback != nil && !s.registry.HasGroup(i.Group) && s.d.Fallback(w, r) {
-				return
-			}
 			s.engine.ServeHTTP(w, r)
 			return
 		}
@@ -35,10 +35,7 @@ func (s *Server) mux() http.Handler {
 		case first == "":
 			s.index(w, r)
 		case first == "api" || first == "apis":
-			if s.d.Fallback != nil && first == "apis" && !s.discoverable(path) && s.d.Fallback(w, r) {
-				return
-			}
-			s.disc.ServeHTTP(w, r)
+			s.discovery.ServeHTTP(w, r)
 		case first == "healthz":
 			s.healthz.ServeHTTP(w, r)
 		case first == "livez":
@@ -59,12 +56,6 @@ func (s *Server) mux() http.Handler {
 			http.NotFound(w, r)
 		}
 	})
-}
-
-// discoverable says whether a discovery path is of a group served here.
-func (s *Server) discoverable(path string) bool {
-	parts := strings.Split(strings.Trim(path, "/"), "/")
-	return len(parts) < 2 || s.registry.HasGroup(parts[1])
 }
 
 func profile(w http.ResponseWriter, r *http.Request, path string) {

@@ -26,15 +26,16 @@ import (
 
 // Server is an API server.
 type Server struct {
-	c        Config
-	d        Deps
-	log      *slog.Logger
-	registry *rest.Registry
-	engine   *rest.Engine
-	disc     *discovery.Handler
-	metrics  *metrics
-	reads    chan struct{}
-	writes   chan struct{}
+	c         Config
+	d         Deps
+	log       *slog.Logger
+	registry  *rest.Registry
+	engine    *rest.Engine
+	disc      *discovery.Handler
+	discovery http.Handler // disc, and what other servers add
+	metrics   *metrics
+	reads     chan struct{}
+	writes    chan struct{}
 
 	healthz, livez, readyz *health.Handler
 	hooks                  []*hook
@@ -68,6 +69,10 @@ func New(c Config, d Deps) (*Server, error) {
 		c: c, d: d, log: d.Log, registry: registry, engine: d.Engine, metrics: newMetrics(d.Metrics),
 		disc:    discovery.New(registry.Kinds, net.JoinHostPort(c.Advertise.String(), fmt.Sprint(c.AdvertisePort))),
 		serving: make(chan struct{}),
+	}
+	s.discovery = s.disc
+	if d.Discovery != nil {
+		s.discovery = d.Discovery(s.disc)
 	}
 	if c.MaxReads > 0 {
 		s.reads = make(chan struct{}, c.MaxReads)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/admission"
+	"github.com/sampan-dev/sampan/apiserver/aggregate"
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/authn"
 	"github.com/sampan-dev/sampan/apiserver/authz"
@@ -35,6 +36,8 @@ type gate struct {
 	ledger   *ledger.Ledger
 	custom   *crd.Server
 	judges   *judges
+
+	aggregator *aggregate.Aggregator
 }
 
 // newServer makes the API server over a store. The parts that judge requests
@@ -75,9 +78,13 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	engine.Admission = append(plugins, authz.NewGuard(g.rbac, g.authz))
 	engine.Begin = func() rest.Transaction { return g.ledger.Begin() }
 	engine.Authorizer, engine.Connectors, engine.Posters = g.authz, streams.Connectors(), streams.Posters()
+	if g.aggregator, err = aggregator(cfg, g.back, registry, deps); err != nil {
+		return nil, nil, err
+	}
 	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
 	s, err := apiserver.New(cfg.guarded(hooks), cfg.Guard.deps(registry, store, apiserver.Deps{
 		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: openapi.New(registry.Kinds),
+		Aggregated: g.aggregator.Serve, Discovery: g.aggregator.Discovery,
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
 		},
@@ -120,13 +127,19 @@ func (g *gate) authenticators(cfg *Config) error {
 	}
 	tokens = append(tokens, g.accounts, &authn.Bootstrap{Back: g.back})
 	c := authn.Config{ClientCA: authn.NewPool(cfg.ClientCA.Cert), Tokens: tokens, Anonymous: cfg.Anonymous}
-	if cfg.FrontProxyCA != nil {
-		c.RequestHeader = &authn.RequestHeader{
-			CA: authn.NewPool(cfg.FrontProxyCA.Cert), AllowedNames: []string{"front-proxy-client"},
-			UserHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
-			GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"},
-		}
-	}
+	c.RequestHeader = cfg.requestHeader()
 	g.authn = authn.New(c)
 	return nil
+}
+
+// requestHeader says which front proxies are believed; nil when none is.
+func (c *Config) requestHeader() *authn.RequestHeader {
+	if c.FrontProxyCA == nil {
+		return nil
+	}
+	return &authn.RequestHeader{
+		CA: authn.NewPool(c.FrontProxyCA.Cert), AllowedNames: []string{"front-proxy-client"},
+		UserHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
+		GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"},
+	}
 }

@@ -28,10 +28,14 @@ type Config struct {
 
 	ClientCA     *pki.Pair // authority of client certificates; its key signs requests
 	FrontProxyCA *pki.Pair // authority of front proxies; nil trusts none
-	Serving      func() (*tls.Certificate, error)
-	Kubelet      tls.Certificate // shown to kubelets
-	AccountKey   crypto.Signer   // signs service account tokens
-	TokenFile    string          // static tokens; empty for none
+	// ProxyClient is by which this server, as a front proxy, speaks to aggregated ones.
+	ProxyClient     func() (*tls.Certificate, error)
+	EndpointRouting bool // to aggregated servers by their endpoints, not their service's address
+	AllowRedirects  bool // pass on redirects of aggregated servers
+	Serving         func() (*tls.Certificate, error)
+	Kubelet         tls.Certificate // shown to kubelets
+	AccountKey      crypto.Signer   // signs service account tokens
+	TokenFile       string          // static tokens; empty for none
 
 	AuthorizationModes                []string
 	EnableAdmission, DisableAdmission []string
