@@ -49,6 +49,7 @@ type world struct {
 	// plainOnly makes the other server know the plain discovery alone.
 	plainOnly atomic.Bool
 	seen      atomic.Pointer[http.Request] // the last request for flunders
+	tag, last string                       // of the last tagged document
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
@@ -332,14 +333,14 @@ func (w *world) discovery(path, accept string) (body string) {
 	r := httptest.NewRequest("GET", path, nil)
 	r.Header.Set("Accept", accept)
 	rec := httptest.NewRecorder()
-	w.a.Discovery(own).ServeHTTP(rec, r)
-	if tag := rec.Header().Get("Etag"); tag != "" && tag != `"own"` {
-		again := httptest.NewRequest("GET", path, nil)
-		again.Header = http.Header{"Accept": {accept}, "If-None-Match": {tag}}
-		twice := httptest.NewRecorder()
-		if w.a.Discovery(own).ServeHTTP(twice, again); twice.Code != http.StatusNotModified {
-			w.t.Errorf("with its tag: %d", twice.Code)
-		}
+	if w.tag != "" {
+		r.Header.Set("If-None-Match", w.tag)
+	}
+	if w.a.Discovery(own).ServeHTTP(rec, r); rec.Code == http.StatusNotModified {
+		return w.last
+	}
+	if w.tag = rec.Header().Get("Etag"); w.tag != "" {
+		w.last = rec.Body.String()
 	}
 	return rec.Body.String()
 }
