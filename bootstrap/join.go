@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -30,26 +31,34 @@ func ensureNodeCert(ctx context.Context, c Config, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := requestNodeCert(ctx, boot, c.NodeName, dir); err != nil {
+		return fmt.Errorf("join %s: %w", c.Join, err)
+	}
+	return nil
+}
+
+// requestNodeCert gets a node's client certificate, and writes it and its key to dir.
+func requestNodeCert(ctx context.Context, boot client.Interface, node, dir string) error {
 	key, err := pki.NewKey("")
 	if err != nil {
 		return err
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}},
+		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
 	}, key)
 	if err != nil {
 		return err
 	}
 	cert, err := sign(ctx, boot, pki.EncodeRequest(der))
 	if err != nil {
-		return fmt.Errorf("join %s: %w", c.Join, err)
+		return err
 	}
 	text, err := pki.EncodeKey(key)
 	if err != nil {
 		return err
 	}
 	if _, err := tls.X509KeyPair(cert, text); err != nil {
-		return fmt.Errorf("join %s: the certificate signed for this node does not fit: %w", c.Join, err)
+		return fmt.Errorf("the certificate signed for this node does not fit: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -58,6 +67,30 @@ func ensureNodeCert(ctx context.Context, c Config, dir string) error {
 		return err
 	}
 	return pki.WriteFile(dir+"/kubelet-client.crt", cert, 0o644)
+}
+
+// NodeKubeconfig is a kubelet's TLS bootstrap: it gets the node's certificate
+// by the token of one kubeconfig and writes another that uses it.
+func NodeKubeconfig(ctx context.Context, from, to, certDir, node string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("bootstrap kubeconfig: %w", err)
+	}
+	boot, err := client.FromKubeconfig(from, "")
+	if err != nil {
+		return err
+	}
+	if err := requestNodeCert(ctx, boot, node, certDir); err != nil {
+		return fmt.Errorf("TLS bootstrap: %w", err)
+	}
+	server, ca, err := client.ClusterOf(text)
+	if err != nil {
+		return fmt.Errorf("bootstrap kubeconfig %s: %w", from, err)
+	}
+	return client.Kubeconfig{
+		Cluster: "default-cluster", User: "default-auth", Server: server, CA: ca,
+		CertFile: filepath.Join(certDir, "kubelet-client.crt"), KeyFile: filepath.Join(certDir, "kubelet-client.key"),
+	}.Write(to)
 }
 
 // sign posts a request and waits for its certificate.

@@ -5,8 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/sampan-dev/sampan/controlplane"
 	"github.com/sampan-dev/sampan/kit/pki"
@@ -14,41 +18,29 @@ import (
 
 // apiServerFlags are kube-apiserver's flags, under upstream's names.
 type apiServerFlags struct {
-	cfg                                 controlplane.Config
-	serviceCIDRs                        []string
-	clientCA, cert, key                 string
-	accountKey, kubeletCert, kubeletKey string
-	requestHeaderCA                     string
-	advertise                           netip.Addr
+	cfg                      controlplane.Config
+	serviceCIDRs             []string
+	clientCA, cert, key      string
+	certDir                  string
+	signingKey               string
+	accountKeys              []string
+	kubeletCert, kubeletKey  string
+	requestHeaderCA          string
+	advertise                netip.Addr
+	basicAuth                string
+	allowRemote, apiAudience bool
+	admissionOld             string
 }
 
 // APIServer is the kube-apiserver program.
 func APIServer(ctx context.Context, args []string) int {
 	c := newComponent("kube-apiserver", "kube-apiserver serves the Kubernetes API over an etcd.")
 	f := &apiServerFlags{}
-	fs := c.flags
-	fs.StringSliceVar(&f.cfg.EtcdServers, "etcd-servers", nil, "List of etcd servers to connect with (scheme://ip:port), comma separated.")
-	fs.StringVar(&f.cfg.EtcdTLS.CA, "etcd-cafile", "", "SSL Certificate Authority file used to secure etcd communication.")
-	fs.StringVar(&f.cfg.EtcdTLS.Cert, "etcd-certfile", "", "SSL certification file used to secure etcd communication.")
-	fs.StringVar(&f.cfg.EtcdTLS.Key, "etcd-keyfile", "", "SSL key file used to secure etcd communication.")
-	fs.StringVar(&f.cfg.BindAddress, "bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
-	fs.IntVar(&f.cfg.Port, "secure-port", 6443, "The port on which to serve HTTPS with authentication and authorization.")
-	fs.TextVar(&f.advertise, "advertise-address", netip.Addr{}, "The IP address on which to advertise the apiserver to members of the cluster.")
-	fs.StringSliceVar(&f.serviceCIDRs, "service-cluster-ip-range", []string{"10.0.0.0/24"}, "CIDR notation IP ranges from which to assign service cluster IPs.")
-	fs.StringVar(&f.clientCA, "client-ca-file", "", "Any request presenting a client certificate signed by one of the authorities in this file is authenticated with the identity in its CommonName.")
-	fs.StringVar(&f.cert, "tls-cert-file", "", "File containing the default x509 Certificate for HTTPS.")
-	fs.StringVar(&f.key, "tls-private-key-file", "", "File containing the default x509 private key matching --tls-cert-file.")
-	fs.StringVar(&f.accountKey, "service-account-signing-key-file", "", "Path to the file that contains the current private key of the service account token issuer.")
-	fs.StringVar(&f.kubeletCert, "kubelet-client-certificate", "", "Path to a client cert file for TLS to kubelets.")
-	fs.StringVar(&f.kubeletKey, "kubelet-client-key", "", "Path to a client key file for TLS to kubelets.")
-	fs.StringVar(&f.requestHeaderCA, "requestheader-client-ca-file", "", "Root certificate bundle of front proxies.")
-	fs.StringVar(&f.cfg.TokenFile, "token-auth-file", "", "If set, the file that will be used to secure the secure port of the API server via token authentication.")
-	fs.StringSliceVar(&f.cfg.AuthorizationModes, "authorization-mode", []string{"AlwaysAllow"}, "Ordered list of plug-ins to do authorization on secure port: AlwaysAllow,AlwaysDeny,Node,RBAC.")
-	fs.StringSliceVar(&f.cfg.EnableAdmission, "enable-admission-plugins", nil, "admission plugins that should be enabled in addition to default enabled ones")
-	fs.StringSliceVar(&f.cfg.DisableAdmission, "disable-admission-plugins", nil, "admission plugins that should be disabled although they are in the default enabled plugins list")
-	fs.BoolVar(&f.cfg.Anonymous, "anonymous-auth", true, "Enables anonymous requests to the secure port of the API server.")
+	f.declare(c)
+	f.declareServing(c)
+	f.retire(c)
 	return c.run(ctx, args, func(ctx context.Context) error {
-		if err := f.load(); err != nil {
+		if err := f.load(c.log); err != nil {
 			return err
 		}
 		cp, err := controlplane.New(f.cfg, controlplane.Deps{Log: c.log, Metrics: c.metrics})
@@ -59,26 +51,111 @@ func APIServer(ctx context.Context, args []string) int {
 	})
 }
 
+func (f *apiServerFlags) declare(c *component) {
+	cfg := &f.cfg
+	fs := c.in(genericFlags)
+	fs.TextVar(&f.advertise, "advertise-address", netip.Addr{}, "The IP address on which to advertise the apiserver to members of the cluster. If unset, the address of --bind-address or of this machine's first interface.")
+	fs = c.in("Etcd")
+	fs.StringSliceVar(&cfg.EtcdServers, "etcd-servers", nil, "List of etcd servers to connect with (scheme://ip:port), comma separated.")
+	fs.StringVar(&cfg.EtcdTLS.CA, "etcd-cafile", "", "SSL Certificate Authority file used to secure etcd communication.")
+	fs.StringVar(&cfg.EtcdTLS.Cert, "etcd-certfile", "", "SSL certification file used to secure etcd communication.")
+	fs.StringVar(&cfg.EtcdTLS.Key, "etcd-keyfile", "", "SSL key file used to secure etcd communication.")
+	fs = c.in(authnFlags)
+	fs.BoolVar(&cfg.Anonymous, "anonymous-auth", true, "Enables anonymous requests to the secure port of the API server.")
+	fs.StringVar(&f.clientCA, "client-ca-file", "", "If set, any request presenting a client certificate signed by one of the authorities in the client-ca-file is authenticated with an identity corresponding to the CommonName of the client certificate.")
+	fs.StringVar(&cfg.TokenFile, "token-auth-file", "", "If set, the file that will be used to secure the secure port of the API server via token authentication.")
+	fs.StringVar(&f.requestHeaderCA, "requestheader-client-ca-file", "", "Root certificate bundle to use to verify client certificates on incoming requests before trusting usernames in headers.")
+	fs.StringSliceVar(&f.accountKeys, "service-account-key-file", nil, "File containing PEM-encoded x509 RSA or ECDSA private or public keys, used to verify ServiceAccount tokens. If unspecified, --service-account-signing-key-file is used.")
+	fs.StringVar(&f.signingKey, "service-account-signing-key-file", "", "Path to the file that contains the current private key of the service account token issuer. If unspecified, the private key of --service-account-key-file is used.")
+	fs = c.in(authzFlags)
+	fs.StringSliceVar(&cfg.AuthorizationModes, "authorization-mode", []string{"AlwaysAllow"}, "Ordered list of plug-ins to do authorization on secure port: AlwaysAllow,AlwaysDeny,Node,RBAC.")
+	fs = c.in("Admission")
+	fs.StringSliceVar(&cfg.EnableAdmission, "enable-admission-plugins", nil, "admission plugins that should be enabled in addition to default enabled ones")
+	fs.StringSliceVar(&cfg.DisableAdmission, "disable-admission-plugins", nil, "admission plugins that should be disabled although they are in the default enabled plugins list")
+	fs = c.in("Misc")
+	fs.StringSliceVar(&f.serviceCIDRs, "service-cluster-ip-range", []string{"10.0.0.0/24"}, "A CIDR notation IP range from which to assign service cluster IPs.")
+	fs.StringVar(&f.kubeletCert, "kubelet-client-certificate", "", "Path to a client cert file for TLS.")
+	fs.StringVar(&f.kubeletKey, "kubelet-client-key", "", "Path to a client key file for TLS.")
+}
+
+func (f *apiServerFlags) declareServing(c *component) {
+	fs := c.in(servingFlags)
+	fs.StringVar(&f.cfg.BindAddress, "bind-address", "0.0.0.0", "The IP address on which to listen for the --secure-port port.")
+	fs.IntVar(&f.cfg.Port, "secure-port", 6443, "The port on which to serve HTTPS with authentication and authorization.")
+	fs.StringVar(&f.cert, "tls-cert-file", "", "File containing the default x509 Certificate for HTTPS. If HTTPS serving is enabled, and --tls-cert-file and --tls-private-key-file are not provided, a self-signed certificate and key are generated for the public address and saved to the directory specified by --cert-dir.")
+	fs.StringVar(&f.key, "tls-private-key-file", "", "File containing the default x509 private key matching --tls-cert-file.")
+	fs.StringVar(&f.certDir, "cert-dir", "/var/run/kubernetes", "The directory where the TLS certs are located. If --tls-cert-file and --tls-private-key-file are provided, this flag will be ignored.")
+	fs = c.in(insecureFlags)
+	fs.IntVar(&f.cfg.InsecurePort, "insecure-port", 0, "The port on which to serve HTTP without authentication or authorization: whoever reaches it may do everything. 0 serves none.")
+	fs.StringVar(&f.cfg.InsecureAddress, "insecure-bind-address", "127.0.0.1", "The IP address for --insecure-port. Another than a loopback address is refused in favour of 127.0.0.1 unless --insecure-allow-remote is given.")
+	fs.BoolVar(&f.allowRemote, "insecure-allow-remote", false, "Serve --insecure-port on an address that other machines reach, too.")
+}
+
+func (f *apiServerFlags) retire(c *component) {
+	c.aliases["address"], c.aliases["port"], c.aliases["public-address-override"] = "insecure-bind-address", "insecure-port", "bind-address"
+	c.aliases["admission-control"] = "enable-admission-plugins"
+	c.in(authnFlags).StringVar(&f.basicAuth, "basic-auth-file", "", "")
+	_ = c.in(authnFlags).MarkHidden("basic-auth-file")
+	c.retired = append(c.retired,
+		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-bootstrap-token-auth enable-aggregator-routing service-account-lookup enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector enable-priority-and-fairness profiling contention-profiling kubelet-https ")},
+		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
+		retired{why: "every version that has a kind here is served", names: []string{"runtime-config"}},
+		retired{why: "tokens are bound and name the cluster's own issuer", names: strings.Fields("service-account-issuer service-account-api-audiences api-audiences service-account-jwks-uri service-account-max-token-expiration service-account-extend-token-expiration")},
+		retired{why: "upstream's names of headers are used", names: strings.Fields("requestheader-allowed-names requestheader-username-headers requestheader-group-headers requestheader-extra-headers-prefix requestheader-uid-headers proxy-client-cert-file proxy-client-key-file")},
+		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl max-requests-inflight max-mutating-requests-inflight min-request-timeout request-timeout
+			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port cors-allowed-origins goaway-chance http2-max-streams-per-connection livez-grace-period shutdown-delay-duration shutdown-send-retry-after
+			tls-cipher-suites tls-min-version tls-sni-cert-key strict-transport-security-directives external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
+			default-not-ready-toleration-seconds default-unreachable-toleration-seconds admission-control-config-file egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
+			authentication-token-webhook-config-file authentication-token-webhook-cache-ttl authentication-token-webhook-version authorization-webhook-config-file authorization-policy-file authorization-webhook-version
+			authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl experimental-encryption-provider-config show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
+	)
+}
+
 // load reads the files that the flags name.
-func (f *apiServerFlags) load() error {
+func (f *apiServerFlags) load(log *slog.Logger) error {
+	if f.basicAuth != "" {
+		return errors.New("--basic-auth-file: passwords in a file were removed in v1.19, since they are sent with every request and never expire; use --token-auth-file, client certificates or service account tokens")
+	}
 	for _, s := range f.serviceCIDRs {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			return fmt.Errorf("--service-cluster-ip-range: %w", err)
 		}
-		f.cfg.ServiceCIDRs = append(f.cfg.ServiceCIDRs, p)
+		f.cfg.ServiceCIDRs = append(f.cfg.ServiceCIDRs, p.Masked())
 	}
-	for flag, file := range map[string]string{
-		"--client-ca-file": f.clientCA, "--tls-cert-file": f.cert, "--tls-private-key-file": f.key, "--service-account-signing-key-file": f.accountKey,
-	} {
-		if file == "" {
-			return errors.New(flag + ": Required value")
+	f.insecure(log)
+	f.cfg.Host, _ = os.Hostname()
+	if f.cfg.Advertise = f.advertise; !f.advertise.IsValid() {
+		if a, err := netip.ParseAddr(f.cfg.BindAddress); err == nil && !a.IsUnspecified() {
+			f.cfg.Advertise = a
+		} else {
+			f.cfg.Advertise = outboundIP(log)
 		}
 	}
-	f.cfg.Advertise = f.advertise
-	f.cfg.Host, _ = os.Hostname()
+	return errors.Join(f.authorities(), f.accounts(log), f.serving())
+}
+
+// insecure settles where unprotected HTTP is served, if it was asked for.
+func (f *apiServerFlags) insecure(log *slog.Logger) {
+	if f.cfg.InsecurePort == 0 {
+		return
+	}
+	if !loopback(f.cfg.InsecureAddress) && !f.allowRemote {
+		log.Warn("--insecure-bind-address: whoever reaches the insecure port may do everything, so it is served on 127.0.0.1 only; --insecure-allow-remote overrides", "asked", f.cfg.InsecureAddress)
+		f.cfg.InsecureAddress = "127.0.0.1"
+	}
+	log.Warn("Flag --insecure-port has been deprecated, whoever reaches it may do everything", "address", f.cfg.InsecureAddress, "port", f.cfg.InsecurePort)
+}
+
+// authorities reads whom to believe.
+func (f *apiServerFlags) authorities() error {
 	var err error
-	if f.cfg.ClientCA, err = authority(f.clientCA); err != nil {
+	if f.clientCA == "" { // nobody's certificates are accepted: the authority is forgotten at once
+		f.cfg.ClientCA, err = pki.NewCA("nobody", "")
+	} else {
+		f.cfg.ClientCA, err = authority(f.clientCA)
+	}
+	if err != nil {
 		return fmt.Errorf("--client-ca-file: %w", err)
 	}
 	if f.requestHeaderCA != "" {
@@ -86,13 +163,64 @@ func (f *apiServerFlags) load() error {
 			return fmt.Errorf("--requestheader-client-ca-file: %w", err)
 		}
 	}
-	if f.cfg.AccountKey, err = pki.LoadSigner(f.accountKey); err != nil {
-		return fmt.Errorf("--service-account-signing-key-file: %w", err)
-	}
 	if f.kubeletCert != "" {
 		if f.cfg.Kubelet, err = tls.LoadX509KeyPair(f.kubeletCert, f.kubeletKey); err != nil {
 			return fmt.Errorf("--kubelet-client-certificate: %w", err)
 		}
+	}
+	return nil
+}
+
+// accounts finds the key that signs service accounts' tokens: the one named, the
+// private one among those that verify, or one kept in --cert-dir.
+func (f *apiServerFlags) accounts(log *slog.Logger) error {
+	var err error
+	if f.signingKey != "" {
+		if f.cfg.AccountKey, err = pki.LoadSigner(f.signingKey); err != nil {
+			return fmt.Errorf("--service-account-signing-key-file: %w", err)
+		}
+		return nil
+	}
+	for _, file := range f.accountKeys {
+		if f.cfg.AccountKey, err = pki.LoadSigner(file); err == nil {
+			return nil
+		}
+	}
+	if len(f.accountKeys) > 0 {
+		return fmt.Errorf("--service-account-signing-key-file: Required value: --service-account-key-file holds no private key: %w", err)
+	}
+	log.Warn("--service-account-signing-key-file is not set: a key of this server's own is used; another API server would not know it", "kept", f.certDir)
+	if f.cfg.AccountKey, err = pki.LoadSigner(filepath.Join(f.certDir, "sa.key")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f.cfg.AccountKey, err = pki.NewKey(""); err != nil {
+		return err
+	}
+	return pki.SaveSigner(f.cfg.AccountKey, f.certDir, "sa")
+}
+
+// serving finds what the server shows to clients.
+func (f *apiServerFlags) serving() error {
+	if (f.cert == "") != (f.key == "") {
+		return errors.New("--tls-cert-file and --tls-private-key-file must be given together")
+	}
+	if f.cert == "" {
+		_, err := pki.LoadOrMake(f.certDir, "apiserver", func() (*pki.Pair, error) {
+			ca, err := pki.NewCA(f.cfg.Host+"-ca", "")
+			if err != nil {
+				return nil, err
+			}
+			return ca.Issue(pki.Request{CommonName: f.cfg.Host, Server: true, Hosts: []string{
+				f.cfg.Host, "localhost", "127.0.0.1", f.cfg.Advertise.String(), f.cfg.ServiceCIDRs[0].Addr().Next().String(),
+				"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}})
+		})
+		if err != nil {
+			return fmt.Errorf("--cert-dir: %w", err)
+		}
+		f.cert, f.key = filepath.Join(f.certDir, "apiserver.crt"), filepath.Join(f.certDir, "apiserver.key")
+	}
+	if _, err := tls.LoadX509KeyPair(f.cert, f.key); err != nil {
+		return fmt.Errorf("--tls-cert-file: %w", err)
 	}
 	f.cfg.Serving = func() (*tls.Certificate, error) {
 		cert, err := tls.LoadX509KeyPair(f.cert, f.key)

@@ -36,7 +36,7 @@ kept under ` + imagesDir() + ` too, and nodes that start later import them.`,
 	cmd.PersistentFlags().StringVar(&o.cluster, "cluster", DefaultCluster, "the cluster whose nodes are meant")
 	cmd.PersistentFlags().StringVar(&o.address, "address", "", "the socket of a containerd to use instead, such as /run/containerd/containerd.sock")
 	cmd.PersistentFlags().StringVar(&o.registry, "registry", "", "with --address: push imported images to this loopback registry, too")
-	cmd.AddCommand(o.build(), o.load(), o.list(), o.remove(), o.save(), serveImages())
+	cmd.AddCommand(o.build(), o.load(), o.list(), o.remove(), o.save(), o.system(), serveImages())
 	return cmd
 }
 

@@ -28,7 +28,7 @@ coredns, containerd; call them as sampan's first word or by a link of that name.
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(upCommand(), downCommand(), lsCommand(), execCommand(), kubeconfigCommand(), imageCommand(),
-		versionCommand(), serverCommand())
+		versionCommand(), serverCommand(), installCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code exitCode

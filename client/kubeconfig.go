@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"os"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -33,4 +34,22 @@ func (k Kubeconfig) Write(path string) error {
 		return fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	return nil
+}
+
+// ClusterOf returns the server of a kubeconfig's current context and the
+// authority by which it is known.
+func ClusterOf(text []byte) (server string, ca []byte, err error) {
+	c, err := clientcmd.Load(text)
+	if err != nil {
+		return "", nil, err
+	}
+	if c.Contexts[c.CurrentContext] == nil || c.Clusters[c.Contexts[c.CurrentContext].Cluster] == nil {
+		return "", nil, fmt.Errorf("no cluster in context %q", c.CurrentContext)
+	}
+	cluster := c.Clusters[c.Contexts[c.CurrentContext].Cluster]
+	ca = cluster.CertificateAuthorityData
+	if len(ca) == 0 && cluster.CertificateAuthority != "" {
+		ca, err = os.ReadFile(cluster.CertificateAuthority)
+	}
+	return cluster.Server, ca, err
 }

@@ -19,12 +19,15 @@ type Config struct {
 	EtcdServers []string
 	EtcdTLS     etcd.TLS
 
-	BindAddress   string
-	Port          int
-	Advertise     netip.Addr // the address other machines reach the API server by
-	ServiceCIDRs  []netip.Prefix
-	ClusterCIDR   netip.Prefix
-	ClusterDomain string
+	BindAddress string
+	Port        int
+	Advertise   netip.Addr // the address other machines reach the API server by
+	// InsecurePort serves plain HTTP to whoever reaches InsecureAddress, as kings; 0 does not.
+	InsecureAddress string
+	InsecurePort    int
+	ServiceCIDRs    []netip.Prefix
+	ClusterCIDR     netip.Prefix
+	ClusterDomain   string
 
 	ClientCA     *pki.Pair // authority of client certificates; its key signs requests
 	FrontProxyCA *pki.Pair // authority of front proxies; nil trusts none

@@ -161,6 +161,9 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))
 	g.Go("api server", c.server.Run)
+	if c.cfg.InsecurePort > 0 {
+		g.Go("insecure port", c.insecure)
+	}
 	close(c.serving)
 	return nil
 }
