@@ -132,23 +132,23 @@ func (s *Server) ring() {
 func (s *Server) settle(ctx context.Context, g *run.Group) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var changed []*definition
+	changed := map[*definition]*definition{} // as decided: as it was
 	now := metav1.NewTime(clock.Now().Truncate(time.Second))
 	for _, name := range s.inOrder() {
 		crd := s.known[name]
 		next := decide(crd, takenIn(crd.Spec.Group, name, s.known), now)
 		if !equality.Semantic.DeepEqual(&next.Status, &crd.Status) {
 			s.known[name] = next
-			changed = append(changed, next)
+			changed[next] = crd
 		}
 	}
 	// The kinds come before the word that they are there.
 	s.serve()
 	ok := true
-	for _, next := range changed {
+	for next, was := range changed {
 		if err := s.write(ctx, next); err != nil {
 			s.d.Log.Warn("status of a definition", "name", next.Name, "err", err)
-			ok = false
+			s.known[next.Name], ok = was, false
 		}
 	}
 	s.finalize(g)

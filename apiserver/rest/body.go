@@ -71,6 +71,9 @@ func (x *exchange) readObject(validation string) (api.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f == api.FormatProtobuf && x.op.isDynamic() {
+		return nil, unsupportedMedia(supportedPlain)
+	}
 	data, err := x.readBody()
 	if err != nil {
 		return nil, err

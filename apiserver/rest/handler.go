@@ -46,6 +46,10 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if ans, ok := negotiate(r, true, s.isDynamic()); ok {
 		x.ans = ans
 	} else if !x.isConnect() {
+		if s.isDynamic() {
+			WriteError(w, r, notAcceptableBut(supportedPlain))
+			return
+		}
 		WriteError(w, r, notAcceptable())
 		return
 	}

@@ -33,7 +33,7 @@ func (x *exchange) sendList(l *Listing) error {
 		return x.sendObject(http.StatusOK, x.partialList(l))
 	case x.ans.format == api.FormatProtobuf:
 		if x.op.isDynamic() {
-			return notAcceptable()
+			return notAcceptableBut(supportedPlain)
 		}
 		return x.sendProtoList(l)
 	}

@@ -27,6 +27,9 @@ func (a answer) contentType() string { return a.format.MediaType() }
 // supported is what a 406 tells the client to choose from.
 const supported = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 
+// supportedPlain is the same for custom resources.
+const supportedPlain = "application/json, application/yaml"
+
 type clause struct {
 	media  string
 	params map[string]string

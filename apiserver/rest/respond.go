@@ -137,7 +137,7 @@ func (x *exchange) sendJSON(code int, data []byte) error {
 func (x *exchange) sendObject(code int, obj runtime.Object) error {
 	if _, dynamic := obj.(*unstructured.Unstructured); dynamic {
 		if x.ans.format == api.FormatProtobuf {
-			return notAcceptable()
+			return notAcceptableBut(supportedPlain)
 		}
 		data, err := encode(api.FormatJSON, obj)
 		if err != nil {

@@ -110,10 +110,12 @@ func tooLargeRevision(asked, current int64) error {
 	return err
 }
 
-func notAcceptable() error {
+func notAcceptable() error { return notAcceptableBut(supported) }
+
+func notAcceptableBut(choice string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: " + supported,
+		Message: "only the following media types are accepted: " + choice,
 	}}
 }
 

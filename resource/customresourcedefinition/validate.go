@@ -46,7 +46,7 @@ func judged(c *definition) (*apiextensions.CustomResourceDefinition, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.ObjectMeta = metav1.ObjectMeta{Name: cmp.Or(c.Name, c.Spec.Names.Plural+"."+c.Spec.Group)}
+	in.ObjectMeta = metav1.ObjectMeta{Name: cmp.Or(c.Name, c.Spec.Names.Plural+"."+c.Spec.Group), ResourceVersion: "1"}
 	if v, ok := c.Annotations[apiextensionsv1.KubeAPIApprovedAnnotation]; ok {
 		in.Annotations = map[string]string{apiextensionsv1.KubeAPIApprovedAnnotation: v}
 	}
