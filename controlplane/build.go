@@ -83,7 +83,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	}
 	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
 	s, err := apiserver.New(cfg.guarded(hooks), cfg.Guard.deps(registry, store, apiserver.Deps{
-		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: openapi.New(registry.Kinds),
+		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: g.aggregator.OpenAPI(openapi.New(registry.Kinds)),
 		Aggregated: g.aggregator.Serve, Discovery: g.aggregator.Discovery,
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),

@@ -48,6 +48,7 @@ type world struct {
 	down atomic.Bool
 	// plainOnly makes the other server know the plain discovery alone.
 	plainOnly atomic.Bool
+	schemas   atomic.Bool                  // it has OpenAPI documents
 	seen      atomic.Pointer[http.Request] // the last request for flunders
 	tag, last string                       // of the last tagged document
 }
@@ -114,6 +115,12 @@ func (w *world) other(rw http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/apis/wardle.example.com/v1alpha1":
 		io.WriteString(rw, `{"kind":"APIResourceList","groupVersion":"wardle.example.com/v1alpha1","resources":[
 			{"name":"flunders","namespaced":true,"kind":"Flunder","verbs":["get","list"]},{"name":"flunders/status","namespaced":true,"kind":"Flunder","verbs":["get"]}]}`)
+	case r.URL.Path == "/openapi/v2" && w.schemas.Load():
+		io.WriteString(rw, theirsV2)
+	case r.URL.Path == "/openapi/v3" && w.schemas.Load():
+		io.WriteString(rw, `{"paths":{"apis/wardle.example.com/v1alpha1":{"serverRelativeURL":"/openapi/v3/apis/wardle.example.com/v1alpha1?hash=B"},"apis/not-asked-for/v1":{}}}`)
+	case strings.HasPrefix(r.URL.Path, "/openapi/v3/") && w.schemas.Load():
+		fmt.Fprintf(rw, "schema for %s with %s", r.Header.Get(userHeader), r.URL.RawQuery)
 	case strings.HasSuffix(r.URL.Path, "/moved"):
 		http.Redirect(rw, r, "https://elsewhere.example.com/", http.StatusFound)
 	case r.Header.Get("Upgrade") == "echo":

@@ -41,7 +41,8 @@ type remote struct {
 	state  uint64 // grows when what is below changes
 	serves *v2.APIVersionDiscovery
 	tag    string // of the document that serves was found in
-
+	// documents are OpenAPI\'s, by path, once somebody asked for them.
+	documents map[string]document
 }
 
 func newRemote(a *Aggregator, s *apiregistrationv1.APIService) *remote {
