@@ -42,7 +42,7 @@ kept under ` + imagesDir() + ` too, and nodes that start later import them.`,
 
 func (o *imageOptions) build() *cobra.Command {
 	var packages, names, cmdline, entrypoint []string
-	var cache, dir, user, workdir string
+	var applets, cache, dir, user, workdir string
 	cmd := &cobra.Command{
 		Use: "build [--from-deb PACKAGE] [--from-dir DIR] [-t NAME…]", Short: "Build an image from Debian's packages and files", Args: cobra.NoArgs,
 		Long: `Build an image from Debian's packages and what they depend on, and the files
@@ -55,6 +55,7 @@ of a directory over them, without a container, and import it. For the names ` + 
 			if err != nil {
 				return err
 			}
+			opts.Applets = cmp.Or(applets, opts.Applets)
 			if opts.Cache = cache; dir != "" {
 				if opts.Over, err = image.DirEntries(dir); err != nil {
 					return err
@@ -81,6 +82,7 @@ of a directory over them, without a container, and import it. For the names ` + 
 	cmd.Flags().StringSliceVar(&cmdline, "cmd", nil, "what a container runs by default")
 	cmd.Flags().StringVar(&cache, "cache", filepath.Join(stateDir(), "cache"), "where packages and layers are kept for the next time")
 	cmd.Flags().StringVar(&dir, "from-dir", "", "a directory laid over the root, with its links, modes and owners")
+	cmd.Flags().StringVar(&applets, "applets", "", "a multi-call program of the packages, such as /bin/busybox, whose applets become links beside it")
 	cmd.Flags().StringSliceVar(&entrypoint, "entrypoint", nil, "the program that a container's arguments are given to")
 	cmd.Flags().StringVar(&user, "user", "", "whom a container runs as")
 	cmd.Flags().StringVar(&workdir, "workdir", "", "where a container begins")

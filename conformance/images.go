@@ -32,7 +32,6 @@ type recipe struct {
 	files      []file
 	entrypoint []string
 	cmd        []string
-	user       string
 }
 
 // base is what the suite's images have in their shells and beyond.
@@ -140,6 +139,9 @@ func (c *config) image(ctx context.Context, r recipe) error {
 			args = append(args, name, strings.Join(v, ","))
 		}
 	}
+	if slices.Contains(r.packages, "busybox-static") {
+		args = append(args, "--applets", "/bin/busybox")
+	}
 	if len(r.files) > 0 {
 		args = append(args, "--from-dir", root)
 	}
@@ -162,7 +164,7 @@ func (c *config) command(ctx context.Context, args ...string) *exec.Cmd {
 // sum names all that makes the image what it is.
 func (r recipe) sum() (string, error) {
 	h := sha256.New()
-	if err := json.NewEncoder(h).Encode([]any{r.names, r.packages, r.entrypoint, r.cmd, r.user}); err != nil {
+	if err := json.NewEncoder(h).Encode([]any{r.names, r.packages, r.entrypoint, r.cmd}); err != nil {
 		return "", err
 	}
 	for _, f := range r.files {
