@@ -35,6 +35,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/statefulset"
 	"github.com/sampan-dev/sampan/controller/tainteviction"
 	"github.com/sampan-dev/sampan/controller/ttlafterfinished"
+	"github.com/sampan-dev/sampan/controller/volumebinder"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
 
@@ -130,6 +131,8 @@ var loops = []loop{
 	plain("ephemeral-volume-controller", ephemeralvolume.New),
 	plain("persistentvolumeclaim-protection-controller", protection.NewClaims),
 	plain("persistentvolume-protection-controller", protection.NewVolumes),
+	plain("persistentvolume-binder-controller", volumebinder.New),
+	plain("volumeattributesclass-protection-controller", protection.NewAttributes),
 	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
 	plain("bootstrap-signer-controller", bootstraptoken.NewSigner),
 	plain("token-cleaner-controller", bootstraptoken.NewCleaner),
