@@ -64,11 +64,8 @@ func roles() []*rbacv1.Role {
 		role(system, saPrefix+"bootstrap-signer", rule(readV, "core", "secrets")),
 		role(system, saPrefix+"cloud-provider", rule("create,get,list,watch", "core", "configmaps")),
 		role(system, saPrefix+"token-cleaner", rule("get,list,watch,delete", "core", "secrets"), events()),
-		role(system, "system::leader-locking-kube-controller-manager",
-			rule("watch", "core", "configmaps"), rule("get,update", "core", "configmaps", "kube-controller-manager"),
-			rule("get,watch,list,create,update", leasesG, "leases")),
-		role(system, "system::leader-locking-kube-scheduler",
-			rule("watch", "core", "configmaps"), rule("get,update", "core", "configmaps", "kube-scheduler")),
+		role(system, "system::leader-locking-kube-controller-manager", rule("get,watch,list,create,update", leasesG, "leases,leasecandidates")),
+		role(system, "system::leader-locking-kube-scheduler", rule("get,watch,list,create,update", leasesG, "leases,leasecandidates")),
 		role(public, saPrefix+"bootstrap-signer",
 			rule(readV, "core", "configmaps"), rule("update", "core", "configmaps", "cluster-info"), events()),
 	}

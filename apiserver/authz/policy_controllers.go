@@ -61,7 +61,7 @@ func workloadControllers() []controllerPolicy {
 		{"ttl-after-finished-controller", rules{rule("get,list,watch,delete", "batch", "jobs"), events()}},
 		{"resource-claim-controller", rules{
 			rule(readV, "core", "pods"), rule("update", "core", "pods/finalizers"), rule("get,list,watch,create,delete", dra, "resourceclaims"),
-			rule(readV, dra, "resourceclaimtemplates"), rule(patchV, dra, "resourceclaims,resourceclaims/status"), rule(patchV, "core", "pods/status"), events()}},
+			rule(patchV, dra, "resourceclaims,resourceclaims/status,resourceclaims/binding"), rule(patchV, "core", "pods/status"), events()}},
 		{"device-taint-eviction-controller", rules{
 			rule("get,list,watch,delete", "core", "pods"), rule(patchV, "core", "pods/status"), rule(readV, dra, "resourceclaims"),
 			rule(readV, dra, "resourceslices"), rule(readV, dra, "deviceclasses"), rule(readV, dra, "devicetaintrules"), events()}},
@@ -77,15 +77,15 @@ func volumeControllers() []controllerPolicy {
 			rule(readV, storageG, "csidrivers"), rule(readV, storageG, "csinodes")}},
 		{"expand-controller", rules{
 			rule(updV+",patch", "core", "persistentvolumes"), rule(patchV, "core", "persistentvolumeclaims/status"),
-			rule(readV, "core", "persistentvolumeclaims"), events(), rule("get", "core", "services")}},
+			rule(readV, "core", "persistentvolumeclaims"), events()}},
 		{"ephemeral-volume-controller", rules{
 			rule(readV, "core", "pods"), rule("update", "core", "pods/finalizers"), rule("get,list,watch,create", "core", "persistentvolumeclaims"), events()}},
 		{"persistent-volume-binder", rules{
 			rule("get,list,watch,update,create,delete", "core", "persistentvolumes"), rule("update", "core", "persistentvolumes/status"),
 			rule(updV, "core", "persistentvolumeclaims"), rule("update", "core", "persistentvolumeclaims/status"),
 			rule("list,watch,get,create,delete", "core", "pods"), rule(readV, storageG, "storageclasses"), rule(listV, "core", "nodes"),
-			events(), rule("watch", "core", "events"), rule("get", "core", "services")}},
-		{"pvc-protection-controller", rules{rule(updV, "core", "persistentvolumeclaims"), rule(readV, "core", "pods"), events()}},
+			events(), rule("watch", "core", "events")}},
+		{"pvc-protection-controller", rules{rule(updV, "core", "persistentvolumeclaims"), rule("update", "core", "persistentvolumeclaims/status"), rule(readV, "core", "pods"), events()}},
 		{"pv-protection-controller", rules{rule(updV, "core", "persistentvolumes"), events()}},
 		{"volumeattributesclass-protection-controller", rules{
 			rule(readV, "core", "persistentvolumeclaims"), rule(readV, "core", "persistentvolumes"), rule(updV, storageG, "volumeattributesclasses"), events()}},
