@@ -98,7 +98,8 @@ func (r results) read(path string, specs []string) error {
 	}
 	for _, s := range j.Suites {
 		for _, c := range s.Cases {
-			name := strings.TrimPrefix(c.Name, "[It] ")
+			// The report adds a spec's labels, in brackets, to its name.
+			name := labels.ReplaceAllString(strings.TrimPrefix(c.Name, "[It] "), "")
 			if _, mine := r.Specs[name]; !mine || c.Status == "skipped" || c.Status == "pending" {
 				continue
 			}
@@ -113,6 +114,8 @@ func (r results) read(path string, specs []string) error {
 	}
 	return nil
 }
+
+var labels = regexp.MustCompile(` \[[^\[\]]*\]$`)
 
 var noise = regexp.MustCompile(`(?m)^\s*(<\*?[\w./]+ \| 0x[0-9a-f]+>:?|\{|\}|occurred|In \[.*)\s*$`)
 
