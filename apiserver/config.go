@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sampan-dev/sampan/apiserver/audit"
 	"github.com/sampan-dev/sampan/apiserver/health"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
@@ -79,6 +80,8 @@ type Deps struct {
 	Aggregated func(w http.ResponseWriter, r *http.Request) bool
 	// Discovery adds what other servers have to this one's discovery.
 	Discovery func(own http.Handler) http.Handler
+	// Audit puts requests on record; nil puts none.
+	Audit *audit.Auditor
 	// Size says how many objects of a resource are stored, and their bytes, so
 	// that lists can be charged by what they cost.
 	Size func(group, resource string) (objects int, bytes int64, ok bool)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/sampan-dev/sampan/apiserver/audit"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -99,22 +100,43 @@ func isLong(r *http.Request, i *request.Info) bool {
 
 // authenticated finds out who asks.
 func (s *Server) authenticated(next http.Handler) http.Handler {
+	next = s.audited(s.impersonated(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, err := s.whoIs(r)
 		if err != nil {
 			s.metrics.authFailed()
+			if s.d.Audit != nil {
+				s.d.Audit.Unauthenticated(w, r)
+			}
 			rest.WriteError(w, r, err)
 			return
 		}
-		ctx := request.WithUser(r.Context(), u)
-		r = r.WithContext(ctx)
+		r = r.WithContext(request.WithUser(r.Context(), u))
 		r.Header.Del("Authorization")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// audited puts requests on record, if that is asked for.
+func (s *Server) audited(next http.Handler) http.Handler {
+	if s.d.Audit == nil {
+		return next
+	}
+	return s.d.Audit.Filter(next, isLong, rest.WriteError)
+}
+
+// impersonated lets those act as others who may.
+func (s *Server) impersonated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		u := request.UserFrom(ctx)
 		if s.d.Impersonate != nil && s.engine.Authorizer != nil && impersonates(r) {
 			as, err := s.d.Impersonate(r, u, s.engine.Authorizer)
 			if err != nil {
 				rest.WriteError(w, r, err)
 				return
 			}
+			audit.Impersonated(ctx, as)
 			r = r.WithContext(request.WithUser(ctx, as))
 		}
 		next.ServeHTTP(w, r)
@@ -201,6 +223,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 		}
 		u := request.UserFrom(r.Context())
 		d, reason, err := s.engine.Authorizer.Authorize(r.Context(), u, i)
+		annotate(r.Context(), d, reason)
 		switch {
 		case d == request.Allow:
 			next.ServeHTTP(w, r)
@@ -210,6 +233,16 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 			rest.WriteError(w, r, request.Forbidden(u, i, reason))
 		}
 	})
+}
+
+// annotate puts the decision about a request down for the audit log.
+func annotate(ctx context.Context, d request.Decision, reason string) {
+	decision := "forbid"
+	if d == request.Allow {
+		decision = "allow"
+	}
+	request.Annotate(ctx, "authorization.k8s.io/decision", decision)
+	request.Annotate(ctx, "authorization.k8s.io/reason", reason)
 }
 
 // answer is a ResponseWriter that adds the warnings collected until the first

@@ -42,7 +42,7 @@ type Server struct {
 	fair                   *fairness.Controller // nil: reads and writes have their slots
 	debug                  map[string]http.Handler
 	ending                 atomic.Bool
-	handler, inner         http.Handler
+	handler, inner, within http.Handler // for all, behind the filters, for this process
 	addr                   atomic.Pointer[net.Addr]
 	serving                chan struct{}
 }
@@ -85,6 +85,7 @@ func New(c Config, d Deps) (*Server, error) {
 	}
 	s.makeHealth()
 	s.inner = s.authorized(s.mux())
+	s.within = s.audited(s.inner)
 	s.handler = s.filters(s.inner)
 	return s, nil
 }
@@ -138,7 +139,7 @@ func (s *Server) Backend() request.Backend { return s.engine.Backend() }
 // already, which only this process can do, is not asked who it is again.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if request.HasUser(r.Context()) {
-		s.inner.ServeHTTP(w, r)
+		s.within.ServeHTTP(w, r.WithContext(request.WithInfo(r.Context(), request.Parse(r))))
 		return
 	}
 	s.handler.ServeHTTP(w, r)
@@ -149,7 +150,11 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // Local returns a client in process that acts as user.
 func (s *Server) Local(user *request.User) *local.Client {
-	return local.New(s.engine.Calls(), s.engine.Authorizer, s, user, "")
+	c := local.New(s.engine.Calls(), s.engine.Authorizer, s, user, "")
+	if s.d.Audit != nil {
+		c.Record(s.d.Audit)
+	}
+	return c
 }
 
 // Loopback is who the server is to itself.
@@ -211,6 +216,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go("apiserver hooks", s.runHooks)
+	if s.d.Audit != nil {
+		g.Go("audit", s.d.Audit.Run)
+	}
 	if s.fair != nil {
 		g.Go("priority and fairness", func(ctx context.Context) error { return s.fair.Run(request.WithUser(ctx, Loopback())) })
 	}

@@ -82,14 +82,14 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 		return nil, nil, err
 	}
 	engine.Virtuals = virtuals(virtual.Deps{Tokens: g.authn, Authorizer: g.authz, Components: checks}, streams)
-	s, err := apiserver.New(cfg.guarded(hooks), cfg.Guard.deps(registry, store, apiserver.Deps{
+	s, err := cfg.guarded(hooks, registry, store, apiserver.Deps{
 		Engine: engine, Authn: []request.Authenticator{g.authn}, Impersonate: authn.Impersonate, OpenAPI: g.aggregator.OpenAPI(openapi.New(registry.Kinds)),
 		Aggregated: g.aggregator.Serve, Discovery: g.aggregator.Discovery,
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
 		},
 		Log: deps.Log, Metrics: deps.Metrics,
-	}))
+	})
 	return s, g, err
 }
 

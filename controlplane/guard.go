@@ -1,14 +1,17 @@
 package controlplane
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/apiserver"
+	"github.com/sampan-dev/sampan/apiserver/audit"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/cache"
 )
@@ -22,19 +25,27 @@ type Guard struct {
 	MaxReads, MaxWrites int
 	// Timeout bounds a request; 60 s when 0.
 	Timeout time.Duration
+	// Audit says what is put on record; nothing without a policy.
+	Audit audit.Config
 }
 
-// guarded is how the API is served, and guarded.
-func (c *Config) guarded(hooks []request.Hook) apiserver.Config {
+// guarded makes an API server with its guards.
+func (c *Config) guarded(hooks []request.Hook, registry *rest.Registry, store storage.Store, d apiserver.Deps) (*apiserver.Server, error) {
+	g := &c.Guard
 	s := c.server(hooks)
-	s.Fairness, s.MaxReads, s.MaxWrites, s.Timeout = !c.Guard.Unfair, c.Guard.MaxReads, c.Guard.MaxWrites, c.Guard.Timeout
-	return s
-}
-
-// deps adds to d what the guards need.
-func (g *Guard) deps(registry *rest.Registry, store storage.Store, d apiserver.Deps) apiserver.Deps {
+	s.Fairness, s.MaxReads, s.MaxWrites, s.Timeout = !g.Unfair, g.MaxReads, g.MaxWrites, g.Timeout
 	d.Size = sizes(registry, store)
-	return d
+	if g.Audit.Webhook.ConfigFile != "" {
+		var err error
+		if g.Audit.Webhook.Client, g.Audit.Webhook.URL, err = client.Hook(g.Audit.Webhook.ConfigFile); err != nil {
+			return nil, fmt.Errorf("--audit-webhook-config-file: %w", err)
+		}
+	}
+	var err error
+	if d.Audit, err = audit.New(g.Audit, audit.Deps{Log: d.Log, Metrics: d.Metrics}); err != nil {
+		return nil, err
+	}
+	return apiserver.New(s, d)
 }
 
 // sizes says how much is stored of a resource, as far as it is in memory.

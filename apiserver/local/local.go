@@ -37,6 +37,11 @@ type Engine interface {
 	Delete(ctx context.Context, i *request.Info, agent string, o *metav1.DeleteOptions) error
 }
 
+// Recorder puts calls on record. What it returns is told a call's outcome.
+type Recorder interface {
+	Call(ctx context.Context, i *request.Info, agent string, obj api.Object) (context.Context, func(api.Object, error), error)
+}
+
 // Client acts as one user.
 type Client struct {
 	engine     Engine
@@ -44,7 +49,11 @@ type Client struct {
 	handler    http.Handler // serves a request whose context has the user
 	user       *request.User
 	agent      string
+	recorder   Recorder // nil records nothing
 }
+
+// Record puts the client's calls on record from now on.
+func (c *Client) Record(r Recorder) { c.recorder = r }
 
 // New returns a client that acts as user. authorizer may be nil: all is allowed.
 func New(e Engine, authorizer request.Authorizer, handler http.Handler, user *request.User, agent string) *Client {
@@ -75,18 +84,43 @@ func info(verb string, r schema.GroupVersionResource, namespace, name, sub strin
 	return i
 }
 
-// enter authorizes a call and puts who and what into its context.
-func (c *Client) enter(ctx context.Context, i *request.Info) (context.Context, error) {
-	if c.authorizer != nil {
-		d, reason, err := c.authorizer.Authorize(ctx, c.user, i)
-		if d != request.Allow {
-			if err != nil {
-				reason = err.Error()
-			}
-			return nil, request.Forbidden(c.user, i, reason)
+// enter authorizes a call and puts who and what into its context. done is to be
+// told how the call went.
+func (c *Client) enter(ctx context.Context, i *request.Info, obj api.Object) (_ context.Context, done func(api.Object, error), err error) {
+	ctx = request.WithInfo(request.WithUser(ctx, c.user), i)
+	done = unrecorded
+	if c.recorder != nil {
+		if ctx, done, err = c.recorder.Call(ctx, i, c.agent, obj); err != nil {
+			return nil, nil, err
 		}
 	}
-	return request.WithInfo(request.WithUser(ctx, c.user), i), nil
+	if err := c.authorize(ctx, i); err != nil {
+		done(nil, err)
+		return nil, nil, err
+	}
+	return ctx, done, nil
+}
+
+func unrecorded(api.Object, error) {}
+
+func (c *Client) authorize(ctx context.Context, i *request.Info) error {
+	if c.authorizer == nil {
+		return nil
+	}
+	d, reason, err := c.authorizer.Authorize(ctx, c.user, i)
+	decision := "allow"
+	if d != request.Allow {
+		decision = "forbid"
+	}
+	request.Annotate(ctx, "authorization.k8s.io/decision", decision)
+	request.Annotate(ctx, "authorization.k8s.io/reason", reason)
+	if d == request.Allow {
+		return nil
+	}
+	if err != nil {
+		reason = err.Error()
+	}
+	return request.Forbidden(c.user, i, reason)
 }
 
 func or[T any](o *T) *T {
@@ -99,11 +133,13 @@ func or[T any](o *T) *T {
 // Get reads an object or a subresource of it.
 func (c *Client) Get(ctx context.Context, r schema.GroupVersionResource, namespace, name, sub string, o *metav1.GetOptions) (api.Object, error) {
 	i := info("get", r, namespace, name, sub)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, nil)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.Get(ctx, i, c.agent, or(o))
+	out, err := c.engine.Get(ctx, i, c.agent, or(o))
+	done(out, err)
+	return out, err
 }
 
 // selectors copies the selectors of a list to where authorization sees them.
@@ -129,22 +165,26 @@ func only(sel string) (string, bool) {
 func (c *Client) List(ctx context.Context, r schema.GroupVersionResource, namespace string, o *metav1.ListOptions) (*api.Listed, error) {
 	i := info("list", r, namespace, "", "")
 	o = selectors(i, o)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, nil)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.List(ctx, i, c.agent, o)
+	out, err := c.engine.List(ctx, i, c.agent, o)
+	done(nil, err)
+	return out, err
 }
 
 // Watch follows a collection.
 func (c *Client) Watch(ctx context.Context, r schema.GroupVersionResource, namespace string, o *metav1.ListOptions) (api.Events, error) {
 	i := info("watch", r, namespace, "", "")
 	o = selectors(i, o)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, nil)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.Watch(ctx, i, c.agent, o)
+	out, err := c.engine.Watch(ctx, i, c.agent, o)
+	done(nil, err)
+	return out, err
 }
 
 // Create makes obj, or with sub posts it to the subresource of name.
@@ -153,31 +193,37 @@ func (c *Client) Create(ctx context.Context, r schema.GroupVersionResource, name
 		name = "" // a create has no name in its path
 	}
 	i := info("create", r, namespace, name, sub)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, obj)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.Create(ctx, i, c.agent, obj, or(o))
+	out, err := c.engine.Create(ctx, i, c.agent, obj, or(o))
+	done(out, err)
+	return out, err
 }
 
 // Update replaces an object or the part of it that sub is.
 func (c *Client) Update(ctx context.Context, r schema.GroupVersionResource, namespace, sub string, obj api.Object, o *metav1.UpdateOptions) (api.Object, error) {
 	i := info("update", r, namespace, obj.GetName(), sub)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, obj)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.Update(ctx, i, c.agent, obj, or(o))
+	out, err := c.engine.Update(ctx, i, c.agent, obj, or(o))
+	done(out, err)
+	return out, err
 }
 
 // Patch changes an object or the part of it that sub is.
 func (c *Client) Patch(ctx context.Context, r schema.GroupVersionResource, namespace, name, sub string, t types.PatchType, data []byte, o *metav1.PatchOptions) (api.Object, error) {
 	i := info("patch", r, namespace, name, sub)
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, nil)
 	if err != nil {
 		return nil, err
 	}
-	return c.engine.Patch(ctx, i, c.agent, t, data, or(o))
+	out, err := c.engine.Patch(ctx, i, c.agent, t, data, or(o))
+	done(out, err)
+	return out, err
 }
 
 // Delete deletes an object, or without a name all of the namespace.
@@ -187,11 +233,13 @@ func (c *Client) Delete(ctx context.Context, r schema.GroupVersionResource, name
 		verb = "deletecollection"
 	}
 	i := info(verb, r, namespace, name, "")
-	ctx, err := c.enter(ctx, i)
+	ctx, done, err := c.enter(ctx, i, nil)
 	if err != nil {
 		return err
 	}
-	return c.engine.Delete(ctx, i, c.agent, or(o))
+	err = c.engine.Delete(ctx, i, c.agent, or(o))
+	done(nil, err)
+	return err
 }
 
 // Raw sends a request to any path and returns the body.
