@@ -156,6 +156,7 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 	c := s.Container
 	event := func(kind, reason, message string) { k.containerEvent(pod, c.Name, kind, reason, message) }
 	fail := func(reason string, err error) *corev1.ContainerStateWaiting {
+		k.metrics.started(s.Kind, reason)
 		if ctx.Err() == nil {
 			event(corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		}
@@ -165,20 +166,16 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	img, err := k.images.Ensure(ctx, image.Want{
-		Image: c.Image, Policy: c.ImagePullPolicy, Pod: string(pod.UID), Secrets: k.refs.pullSecrets(ctx, pod), Sandbox: box, Container: c.Name, Event: event,
-	})
-	if err != nil {
-		var e *image.Error
-		if errors.As(err, &e) {
-			if e.Reason == image.ImagePullBackOff {
-				event(corev1.EventTypeWarning, "Failed", "Error: "+e.Reason)
-			}
-			return &corev1.ContainerStateWaiting{Reason: e.Reason, Message: e.Message}
-		}
-		return &corev1.ContainerStateWaiting{Reason: image.ErrImagePull, Message: err.Error()}
+	want := image.Want{Image: c.Image, Policy: c.ImagePullPolicy, Pod: string(pod.UID), Secrets: k.refs.pullSecrets(ctx, pod), Sandbox: box, Event: event}
+	img, waits := k.ensure(ctx, want)
+	if waits != nil {
+		return waits
 	}
-	config, err := k.containerConfig(ctx, w, pod, state, s, img)
+	images, waits := k.imageVolumes(ctx, pod, c, want)
+	if waits != nil {
+		return waits
+	}
+	config, err := k.containerConfig(ctx, w, pod, state, s, img, images)
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
@@ -194,6 +191,7 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 		return fail("RunContainerError", err)
 	}
 	event(corev1.EventTypeNormal, "Started", "Container started")
+	k.metrics.started(s.Kind, "")
 	w.mu.Lock()
 	delete(w.waiting, c.Name)
 	w.mu.Unlock()
@@ -211,6 +209,21 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 	return nil
 }
 
+// ensure makes an image be there, or says why its container waits.
+func (k *Kubelet) ensure(ctx context.Context, want image.Want) (*runtimeapi.Image, *corev1.ContainerStateWaiting) {
+	img, err := k.images.Ensure(ctx, want)
+	var e *image.Error
+	switch {
+	case err == nil:
+		return img, nil
+	case !errors.As(err, &e):
+		return nil, &corev1.ContainerStateWaiting{Reason: image.ErrImagePull, Message: err.Error()}
+	case e.Reason == image.ImagePullBackOff:
+		want.Event(corev1.EventTypeWarning, "Failed", "Error: "+e.Reason)
+	}
+	return nil, &corev1.ContainerStateWaiting{Reason: e.Reason, Message: e.Message}
+}
+
 func podIP(state *cri.State) string {
 	if sb := state.Sandbox(); sb != nil && len(sb.IPs) > 0 {
 		return sb.IPs[0]
@@ -219,7 +232,7 @@ func podIP(state *cri.State) string {
 }
 
 // containerConfig gathers what spec needs.
-func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Pod, state *cri.State, s *Start, img *runtimeapi.Image) (*runtimeapi.ContainerConfig, error) {
+func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Pod, state *cri.State, s *Start, img *runtimeapi.Image, images map[string]*runtimeapi.ImageSpec) (*runtimeapi.ContainerConfig, error) {
 	ips := k.cfg.NodeIPs
 	if sb := state.Sandbox(); sb != nil && !pod.Spec.HostNetwork {
 		ips = sb.IPs
@@ -234,99 +247,16 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 	if in.Env, err = spec.Environ(ctx, in, k.refs, services); err != nil {
 		return nil, err
 	}
-	if in.Mounts, err = k.mounts(w, in); err != nil {
+	if in.Mounts, err = k.mounts(w, in, images); err != nil {
+		return nil, err
+	}
+	if in.Devices, err = devices(w, s.Container); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(k.podLogDir(pod), s.Container.Name), 0o755); err != nil {
 		return nil, err
 	}
 	return spec.ContainerConfig(in)
-}
-
-// mounts lists what a container sees of the node's files: its volumes, the
-// hosts file, the place of its last words.
-func (k *Kubelet) mounts(w *worker, in *spec.Input) ([]*runtimeapi.Mount, error) {
-	pod, c := in.Pod, in.Container
-	var out []*runtimeapi.Mount
-	hosts := true
-	for i, m := range c.VolumeMounts {
-		path, ok := w.volumes[m.Name]
-		if !ok {
-			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, c.Name)
-		}
-		sub := m.SubPath
-		if m.SubPathExpr != "" {
-			env := map[string]string{}
-			for _, e := range in.Env {
-				env[e.Key] = string(e.Value)
-			}
-			bad := ""
-			sub = spec.Expand(m.SubPathExpr, func(n string) string {
-				v, ok := env[n]
-				if !ok {
-					bad = n
-				}
-				return v
-			})
-			if bad != "" {
-				return nil, fmt.Errorf("missing value for %q", bad)
-			}
-		}
-		if sub != "" {
-			var err error
-			if path, err = k.volumes.SubPath(pod, m.Name, path, c.Name, i, sub); err != nil {
-				return nil, err
-			}
-		}
-		at := m.MountPath
-		if !filepath.IsAbs(at) {
-			at = filepath.Join("/", at)
-		}
-		hosts = hosts && at != "/etc/hosts"
-		out = append(out, &runtimeapi.Mount{ContainerPath: at, HostPath: path, Readonly: m.ReadOnly, Propagation: propagation(m.MountPropagation)})
-	}
-	dir := k.volumes.PodDir(pod.UID)
-	if hosts {
-		file := filepath.Join(dir, "etc-hosts")
-		nodeHosts := ""
-		if pod.Spec.HostNetwork {
-			b, err := os.ReadFile("/etc/hosts")
-			if err != nil {
-				return nil, err
-			}
-			nodeHosts = string(b)
-		}
-		if err := os.WriteFile(file, []byte(spec.Hosts(pod, &k.node, in.PodIPs, nodeHosts)), 0o644); err != nil {
-			return nil, err
-		}
-		out = append(out, &runtimeapi.Mount{ContainerPath: "/etc/hosts", HostPath: file})
-	}
-	if c.TerminationMessagePath != "" {
-		file := filepath.Join(dir, "containers", c.Name, fmt.Sprintf("%08x", in.Restarts))
-		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(file, nil, 0o666); err != nil {
-			return nil, err
-		}
-		if err := os.Chmod(file, 0o666); err != nil {
-			return nil, err
-		}
-		out = append(out, &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: file})
-	}
-	return out, nil
-}
-
-func propagation(p *corev1.MountPropagationMode) runtimeapi.MountPropagation {
-	if p != nil {
-		switch *p {
-		case corev1.MountPropagationHostToContainer:
-			return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
-		case corev1.MountPropagationBidirectional:
-			return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
-		}
-	}
-	return runtimeapi.MountPropagation_PROPAGATION_PRIVATE
 }
 
 // hook runs what a container wants done at its start or before its end.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kubelet/evict"
 	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
@@ -210,7 +211,7 @@ func (k *Kubelet) retryResizes() {
 	for _, w := range k.workers() {
 		w.mu.Lock()
 		if w.pending != nil && w.pending.Reason == corev1.PodReasonDeferred {
-			all = append(all, waiting{w.uid, priority(w.pod), w.pending.LastTransitionTime})
+			all = append(all, waiting{w.uid, evict.Priority(w.pod), w.pending.LastTransitionTime})
 		}
 		w.mu.Unlock()
 	}

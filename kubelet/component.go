@@ -3,6 +3,7 @@ package kubelet
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/sampan-dev/sampan/kubelet/config"
+	"github.com/sampan-dev/sampan/kubelet/evict"
 	"github.com/sampan-dev/sampan/kubelet/server"
 )
 
@@ -63,13 +65,13 @@ func FromOptions(o *config.Options, hostname string) (Config, error) {
 	if c.Reserved, err = reserved(u.SystemReserved, u.KubeReserved); err != nil {
 		return c, err
 	}
-	if c.EvictMemory, err = threshold(u.EvictionHard["memory.available"], c.memory()); err != nil {
+	if c.Evict, err = evict.Parse(evict.Config{Hard: u.EvictionHard, Soft: u.EvictionSoft, SoftGrace: u.EvictionSoftGracePeriod, MinReclaim: u.EvictionMinimumReclaim}); err != nil {
 		return c, err
 	}
-	disk, _ := space("/")
-	if c.EvictDisk, err = threshold(u.EvictionHard["nodefs.available"], disk); err != nil {
-		return c, err
-	}
+	c.PressureTransition, c.EvictMaxGrace = u.EvictionPressureTransitionPeriod.Duration, int64(u.EvictionMaxPodGracePeriod)
+	c.UnsafeSysctls, c.AppArmor = u.AllowedUnsafeSysctls, apparmor()
+	c.ImageMaxAge = u.ImageMaximumGCAge.Duration
+	c.PodPids = max(deref(u.PodPidsLimit), 0)
 	c.Component = u
 	if deref(u.EnableServer) {
 		c.Serve = serveConfig(o, u)
@@ -77,12 +79,10 @@ func FromOptions(o *config.Options, hostname string) (Config, error) {
 	return c, c.Check()
 }
 
-// memory is the node's memory for thresholds given in percent.
-func (c *Config) memory() int64 {
-	if m, ok := c.Capacity[corev1.ResourceMemory]; ok {
-		return m.Value()
-	}
-	return available()
+// apparmor says whether the kernel enforces AppArmor's profiles.
+func apparmor() bool {
+	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
 func serveConfig(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *Serve {
@@ -125,23 +125,4 @@ func reserved(all ...map[string]string) (corev1.ResourceList, error) {
 		}
 	}
 	return out, nil
-}
-
-// threshold reads a quantity, or a percentage of whole.
-func threshold(s string, whole int64) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	if p, ok := strings.CutSuffix(s, "%"); ok {
-		f, err := strconv.ParseFloat(p, 64)
-		if err != nil {
-			return 0, fmt.Errorf("threshold %q: %w", s, err)
-		}
-		return int64(f / 100 * float64(whole)), nil
-	}
-	q, err := resource.ParseQuantity(s)
-	if err != nil {
-		return 0, fmt.Errorf("threshold %q: %w", s, err)
-	}
-	return q.Value(), nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kubelet/cri"
+	"github.com/sampan-dev/sampan/kubelet/evict"
 )
 
 // Config says what kind of node this is. Fill starts with its defaults.
@@ -67,8 +68,16 @@ type Config struct {
 	// the first unused images are removed until the second. 0 removes none.
 	ImageGCHigh, ImageGCLow int
 	ImageMinAge             time.Duration
-	// EvictMemory and EvictDisk are what must stay free, in bytes; 0 evicts nobody.
-	EvictMemory, EvictDisk int64
+	ImageMaxAge             time.Duration // unused for longer goes in any case; 0 is never
+	// Evict are what must stay free; none evicts nobody. A condition of the node
+	// stays for PressureTransition after its cause has gone; EvictMaxGrace bounds, in
+	// seconds, the grace of pods that a soft threshold evicts.
+	Evict              []evict.Threshold
+	PressureTransition time.Duration
+	EvictMaxGrace      int64
+	// UnsafeSysctls are kernel parameters that pods may set though they could hurt others.
+	UnsafeSysctls []string
+	AppArmor      bool // the kernel enforces AppArmor's profiles
 }
 
 // Default returns the configuration of an ordinary node.
@@ -80,6 +89,7 @@ func Default() Config {
 		Relist: 5 * time.Minute, StatusEvery: 10 * time.Second, StatusReport: 5 * time.Minute, LeaseDuration: 40 * time.Second,
 		MaxCrashDelay: crashMax, ContainerLogMaxSize: 10 << 20, ContainerLogMaxFiles: 5, EnforceAdmission: true,
 		Version: "v1.37.2", ImageGCHigh: 85, ImageGCLow: 80, ImageMinAge: 2 * time.Minute,
+		PressureTransition: 5 * time.Minute,
 	}
 }
 

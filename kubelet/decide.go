@@ -111,6 +111,9 @@ func Decide(v View) Plan {
 		return p
 	}
 	d := decider{v: v, p: &p, box: box}
+	if d.anew() {
+		return p
+	}
 	d.ephemeral()
 	failed, initialized := d.init()
 	if failed {
@@ -168,12 +171,12 @@ func mayRunAgain(v View) bool {
 	if len(v.State.Containers) == 0 {
 		return true
 	}
-	initialized := anyMain(v.Pod, v.State.Containers, "")
+	initialized := anyMain(v.Pod, v.State.Containers)
 	if !initialized {
 		for i := range v.Pod.Spec.InitContainers {
 			c := &v.Pod.Spec.InitContainers[i]
 			if cs := v.State.Container(c.Name); cs != nil && cs.Exited() && !semantics.Sidecar(c) &&
-				cs.ExitCode != 0 && !restarts(v.Pod, c, cs.ExitCode) {
+				cs.ExitCode != 0 && !semantics.Restarts(v.Pod, c, cs.ExitCode) {
 				return false
 			}
 		}
@@ -182,18 +185,15 @@ func mayRunAgain(v View) bool {
 	for i := range v.Pod.Spec.Containers {
 		c := &v.Pod.Spec.Containers[i]
 		cs := v.State.Container(c.Name)
-		if cs == nil || !cs.Exited() || restarts(v.Pod, c, cs.ExitCode) {
+		if cs == nil || !cs.Exited() || semantics.Restarts(v.Pod, c, cs.ExitCode) {
 			return true
 		}
 	}
 	return false
 }
 
-func anyMain(pod *corev1.Pod, containers []cri.Container, sandbox string) bool {
+func anyMain(pod *corev1.Pod, containers []cri.Container) bool {
 	for i := range containers {
-		if sandbox != "" && containers[i].SandboxID != sandbox {
-			continue
-		}
 		for j := range pod.Spec.Containers {
 			if pod.Spec.Containers[j].Name == containers[i].Name {
 				return true
@@ -203,48 +203,65 @@ func anyMain(pod *corev1.Pod, containers []cri.Container, sandbox string) bool {
 	return false
 }
 
-// restarts says whether a container that ended with code shall run again.
-func restarts(pod *corev1.Pod, c *corev1.Container, code int32) bool {
-	for _, r := range c.RestartPolicyRules {
-		if r.ExitCodes == nil {
-			continue
-		}
-		in := false
-		for _, v := range r.ExitCodes.Values {
-			in = in || v == code
-		}
-		if in == (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-			return r.Action == corev1.ContainerRestartRuleActionRestart
-		}
-	}
-	policy := pod.Spec.RestartPolicy
-	if c.RestartPolicy != nil {
-		policy = corev1.RestartPolicy(*c.RestartPolicy)
-	}
-	switch policy {
-	case corev1.RestartPolicyNever:
-		return false
-	case corev1.RestartPolicyOnFailure:
-		return code != 0
-	}
-	return true
-}
-
 // decider works on a pod with a good sandbox.
 type decider struct {
 	v   View
 	p   *Plan
 	box *cri.Sandbox
+	// since is when a container's end called for all of them to begin anew; what
+	// was made before belongs to the past.
+	since time.Time
 }
 
 // current returns the newest run of the named container in this sandbox.
 func (d *decider) current(name string) *cri.Container {
 	for i := range d.v.State.Containers {
-		if c := &d.v.State.Containers[i]; c.Name == name && c.SandboxID == d.box.ID {
+		if c := &d.v.State.Containers[i]; c.Name == name && c.SandboxID == d.box.ID && !d.past(c) {
 			return c
 		}
 	}
 	return nil
+}
+
+func (d *decider) past(c *cri.Container) bool { return c.Created.Before(d.since) }
+
+// anew finds out whether the end of a container wants all to begin again, and
+// ends those that still run from before. It says whether there are any.
+func (d *decider) anew() (waiting bool) {
+	for i := range d.v.State.Containers {
+		cs := &d.v.State.Containers[i]
+		c := containerOf(d.v.Pod, cs.Name)
+		if c == nil || !cs.Exited() || d.v.Killed[cs.ID] || !cs.Finish.After(d.since) {
+			continue
+		}
+		if semantics.RestartRule(c, cs.ExitCode) == corev1.ContainerRestartRuleActionRestartAllContainers {
+			d.since = cs.Finish
+		}
+	}
+	if d.since.IsZero() {
+		return false
+	}
+	for _, c := range d.v.State.Running() {
+		if d.past(c) && kindOf(d.v.Pod, c.Name) != Ephemeral {
+			d.p.Actions = append(d.p.Actions, Action{Stop: &Stop{ID: c.ID, Name: c.Name, Message: "Killing container " + c.Name + " to restart all containers of the pod"}})
+		}
+	}
+	return len(d.p.Actions) > 0
+}
+
+// kindOf says which of a pod's lists names a container.
+func kindOf(pod *corev1.Pod, name string) Kind {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			return Init
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return Ephemeral
+		}
+	}
+	return Main
 }
 
 // ephemeral starts debugging containers, each once.
@@ -261,7 +278,7 @@ func (d *decider) ephemeral() {
 // init brings the init containers forward by one step. failed: the pod cannot
 // be initialized any more; done: the ordinary containers may run.
 func (d *decider) init() (failed, done bool) {
-	if anyMain(d.v.Pod, d.v.State.Containers, d.box.ID) {
+	if d.begun() {
 		d.sidecars()
 		return false, true
 	}
@@ -282,13 +299,24 @@ func (d *decider) init() (failed, done bool) {
 			return false, false
 		case cs.Exited() && cs.ExitCode == 0:
 			continue
-		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode):
+		case cs.Exited() && !semantics.Restarts(d.v.Pod, c, cs.ExitCode):
 			return true, false
 		}
 		d.restart(c, Init, cs)
 		return false, false
 	}
 	return false, true
+}
+
+// begun says whether an ordinary container was made in this sandbox: the init
+// containers are done with.
+func (d *decider) begun() bool {
+	for i := range d.v.Pod.Spec.Containers {
+		if d.current(d.v.Pod.Spec.Containers[i].Name) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // sidecars keeps the restartable init containers of an initialized pod running.
@@ -321,7 +349,7 @@ func (d *decider) finished() bool {
 	for i := range d.v.Pod.Spec.Containers {
 		c := &d.v.Pod.Spec.Containers[i]
 		cs := d.v.State.Container(c.Name)
-		if cs == nil || !cs.Exited() || restarts(d.v.Pod, c, cs.ExitCode) {
+		if cs == nil || !cs.Exited() || d.past(cs) || semantics.Restarts(d.v.Pod, c, cs.ExitCode) {
 			return false
 		}
 	}
@@ -336,7 +364,10 @@ func (d *decider) mains() (alive bool) {
 		switch {
 		case cs == nil:
 			old := d.v.State.Container(c.Name) // in an earlier sandbox
-			if old != nil && old.Exited() && !restarts(d.v.Pod, c, old.ExitCode) {
+			if old != nil && d.past(old) {
+				old = nil
+			}
+			if old != nil && old.Exited() && !semantics.Restarts(d.v.Pod, c, old.ExitCode) {
 				continue
 			}
 			if old != nil {
@@ -346,7 +377,7 @@ func (d *decider) mains() (alive bool) {
 			}
 		case cs.Running():
 			d.kill(c, cs)
-		case cs.Exited() && !restarts(d.v.Pod, c, cs.ExitCode) && !d.resizedAway(c, cs):
+		case cs.Exited() && !semantics.Restarts(d.v.Pod, c, cs.ExitCode) && !d.resizedAway(c, cs):
 			continue
 		default:
 			d.restart(c, Main, cs)

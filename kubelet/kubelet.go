@@ -44,6 +44,7 @@ type Kubelet struct {
 	images   *image.Puller
 	probes   *probe.Manager
 	nodes    *nodestatus.Manager
+	metrics  *metrics
 
 	work    *queue.Queue[types.UID] // pods to bring forward
 	reports *queue.Queue[types.UID] // statuses to write
@@ -66,7 +67,13 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 	k := &Kubelet{
 		cfg: cfg, deps: deps, log: deps.Log.With("room", "kubelet"),
 		work: queue.New[types.UID](policy), reports: queue.New[types.UID](policy),
-		pods: map[types.UID]*worker{},
+		pods: map[types.UID]*worker{}, metrics: newMetrics(deps.Metrics, cfg.NodeName),
+	}
+	if deps.Metrics != nil {
+		deps.Metrics.Unregister(running{k}) // of an agent before this one
+		if err := deps.Metrics.Register(running{k}); err != nil {
+			return nil, fmt.Errorf("kubelet: metrics: %w", err)
+		}
 	}
 	resolv, err := os.ReadFile(cfg.ResolvConf)
 	if err != nil && cfg.ResolvConf != "" {
@@ -121,7 +128,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go("relist", k.relistLoop)
 	g.Go("refresh", k.refresh)
 	g.Go("logs", k.rotate)
-	g.Go("images", k.cleanImages)
+	g.Go("pressure", k.watchPressure)
 	if s := k.cfg.Serve; s != nil {
 		metrics, _ := k.deps.Metrics.(prometheus.Gatherer)
 		g.Go("endpoint", k.endpoint(s, metrics).Run)
@@ -279,7 +286,9 @@ func (k *Kubelet) relist(ctx context.Context) error {
 	for _, w := range k.workers() {
 		k.work.Add(w.uid)
 	}
+	begin := clock.Now()
 	known, err := cri.Pods(ctx, k.deps.Runtime)
+	timed(k.metrics.relist.With(nil), begin)
 	if err != nil {
 		k.log.Warn("relist failed", "err", err)
 		return nil

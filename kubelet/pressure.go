@@ -1,14 +1,8 @@
 package kubelet
 
 import (
-	"bufio"
-	"cmp"
 	"context"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,36 +11,34 @@ import (
 
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kubelet/cri"
+	"github.com/sampan-dev/sampan/kubelet/evict"
 	"github.com/sampan-dev/sampan/kubelet/image"
 	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
-// cleanImages removes unused images now and then, and looks at what the node
-// is short of.
-func (k *Kubelet) cleanImages(ctx context.Context) error {
+// watchPressure looks at what the node is short of, and now and then removes
+// unused images.
+func (k *Kubelet) watchPressure(ctx context.Context) error {
+	var state evict.State
 	for tick := 0; clock.Sleep(ctx, 10*time.Second) == nil; tick++ {
-		if k.cfg.EvictMemory > 0 || k.cfg.EvictDisk > 0 {
-			k.relieve(ctx)
+		if len(k.cfg.Evict) > 0 {
+			k.relieve(ctx, &state)
 		}
+		k.keepLimits(ctx)
 		if tick%30 != 0 {
 			continue
 		}
-		if err := k.cleanOnce(ctx); err != nil {
+		if err := k.cleanImages(ctx, k.cfg.ImageGCHigh, k.cfg.ImageGCLow, k.cfg.ImageMinAge); err != nil {
 			k.log.Warn("removing unused images failed", "err", err)
 		}
 	}
 	return nil
 }
 
-func (k *Kubelet) cleanOnce(ctx context.Context) error {
-	info, err := k.deps.Images.ImageFsInfo(ctx)
-	if err != nil {
-		return err
-	}
+// cleanImages removes unused images above high percent, down to low.
+func (k *Kubelet) cleanImages(ctx context.Context, high, low int, age time.Duration) error {
 	var u image.Usage
-	if fs := info.GetImageFilesystems(); len(fs) > 0 {
-		u.Capacity, u.Available = space(fs[0].GetFsId().GetMountpoint())
-	}
+	u.Capacity, u.Available = space(k.imageFS(ctx))
 	list, err := k.deps.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{})
 	if err != nil {
 		return err
@@ -55,105 +47,153 @@ func (k *Kubelet) cleanOnce(ctx context.Context) error {
 	for _, c := range list {
 		used[c.ImageRef], used[c.ImageId] = true, true
 	}
-	return k.images.Clean(ctx, u, k.cfg.ImageGCHigh, k.cfg.ImageGCLow, k.cfg.ImageMinAge, used)
+	for _, p := range k.Pods() { // what a pod mounts is in use, too
+		for _, v := range p.Spec.Volumes {
+			if v.Image != nil {
+				used[k.images.ID(ctx, v.Image.Reference)] = true
+			}
+		}
+	}
+	return k.images.Clean(ctx, image.Policy{Usage: u, High: high, Low: low, MinAge: age, MaxAge: k.cfg.ImageMaxAge}, used)
+}
+
+// imageFS is where the runtime keeps images; "" when it does not say.
+func (k *Kubelet) imageFS(ctx context.Context) string {
+	if info, err := k.deps.Images.ImageFsInfo(ctx); err == nil {
+		if fs := info.GetImageFilesystems(); len(fs) > 0 {
+			return fs[0].GetFsId().GetMountpoint()
+		}
+	}
+	return ""
 }
 
 func space(path string) (capacity, available int64) {
 	var fs unix.Statfs_t
-	if unix.Statfs(path, &fs) != nil {
+	if path == "" || unix.Statfs(path, &fs) != nil {
 		return 0, 0
 	}
 	return int64(fs.Blocks) * fs.Bsize, int64(fs.Bavail) * fs.Bsize
 }
 
-// relieve evicts one pod when memory or disk run short.
-func (k *Kubelet) relieve(ctx context.Context) {
-	short := func(t corev1.NodeConditionType, have, want int64) bool {
-		if want == 0 || have >= want {
-			k.nodes.SetPressure(t, "")
-			return false
+// observe measures what may run short.
+func (k *Kubelet) observe(ctx context.Context) map[evict.Signal]evict.Observation {
+	out := map[evict.Signal]evict.Observation{}
+	disk := func(path string, bytes, inodes evict.Signal) {
+		var fs unix.Statfs_t
+		if path == "" || unix.Statfs(path, &fs) != nil {
+			return
 		}
-		k.nodes.SetPressure(t, "below the threshold")
-		return true
+		out[bytes] = evict.Observation{Available: int64(fs.Bavail) * fs.Bsize, Capacity: int64(fs.Blocks) * fs.Bsize}
+		if fs.Files > 0 { // some filesystems do not count them
+			out[inodes] = evict.Observation{Available: int64(fs.Ffree), Capacity: int64(fs.Files)}
+		}
 	}
-	memory := available()
-	_, disk := space(k.cfg.Root)
-	resource := corev1.ResourceName("")
-	if short(corev1.NodeDiskPressure, disk, k.cfg.EvictDisk) {
-		resource = corev1.ResourceEphemeralStorage
+	disk(k.cfg.Root, evict.NodeDisk, evict.NodeInodes)
+	images := k.imageFS(ctx)
+	disk(images, evict.ImageDisk, evict.ImageInodes)
+	disk(images, evict.ContainerFS, evict.ContainerIno)
+	out[evict.Memory] = evict.Observation{Available: k.cfg.availableMemory(), Capacity: k.memoryCapacity()}
+	if left, limit := pids(); limit > 0 {
+		out[evict.Pids] = evict.Observation{Available: left, Capacity: limit}
 	}
-	if short(corev1.NodeMemoryPressure, memory, k.cfg.EvictMemory) {
-		resource = corev1.ResourceMemory
-	}
-	if resource == "" {
+	return out
+}
+
+// relieve tells of what is short, and makes one pod give way if nothing else helps.
+func (k *Kubelet) relieve(ctx context.Context, state *evict.State) {
+	conditions, met := state.Step(k.cfg.Evict, k.observe(ctx), clock.Now(), k.cfg.PressureTransition)
+	k.nodes.SetPressure(conditions)
+	if len(met) == 0 {
 		return
 	}
-	usage := map[string]int64{}
-	if stats, err := k.deps.Runtime.ListPodSandboxStats(ctx, nil); err == nil {
-		for _, s := range stats {
-			usage[s.GetAttributes().GetLabels()[cri.PodUIDLabel]] = int64(s.GetLinux().GetMemory().GetWorkingSetBytes().GetValue())
+	m := met[0]
+	if m.Signal.Condition() == corev1.NodeDiskPressure {
+		// What nobody uses goes before what somebody does.
+		k.removeDead(ctx)
+		if err := k.cleanImages(ctx, 1, 0, 0); err != nil {
+			k.log.Warn("removing unused images failed", "err", err)
+		}
+		if o := k.observe(ctx)[m.Signal]; o.Available >= m.Quantity {
+			return
 		}
 	}
 	var pods []*corev1.Pod
-	for _, p := range k.Pods() {
-		if w := k.worker(p.UID); w != nil && !w.static && semantics.Active(p) {
-			pods = append(pods, p)
+	usage := map[string]evict.Usage{}
+	stats := k.containerStats(ctx)
+	for _, w := range k.workers() {
+		w.mu.Lock()
+		pod, active := w.pod, !w.ending && !w.static && w.admitted
+		w.mu.Unlock()
+		if active && semantics.Active(pod) && !evict.Critical(pod) {
+			pods = append(pods, pod)
+			usage[string(pod.UID)] = k.usage(pod, stats)
 		}
 	}
-	for _, p := range Rank(pods, usage) {
-		if priority(p) >= 2_000_000_000 {
-			continue // the cluster's own are never evicted
+	for _, p := range evict.Rank(m.Signal.Resource(), pods, usage) {
+		message, grace := evict.Message(m, p, usage[string(p.UID)]), int64(1)
+		if m.Soft {
+			grace = min(k.cfg.EvictMaxGrace, gracePeriod(p))
 		}
-		message := fmt.Sprintf("The node was low on resource: %s. ", resource)
-		k.containerEvent(p, "", corev1.EventTypeWarning, "Evicted", message)
-		if w := k.worker(p.UID); w != nil {
-			w.fail("Evicted", message, 0)
-			k.work.Add(p.UID)
-		}
+		k.evict(p, string(m.Signal), message, message, grace)
 		return
 	}
+	k.log.Warn("the node is short and has no pod to evict", "signal", string(m.Signal))
 }
 
-// available is the memory that could be had without swapping.
-func available() int64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 1 << 62
+// evict ends a pod for good. disruption tells of it in a condition; "" adds none.
+func (k *Kubelet) evict(p *corev1.Pod, signal, message, disruption string, grace int64) {
+	w := k.worker(p.UID)
+	if w == nil {
+		return
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if w := strings.Fields(s.Text()); len(w) > 1 && w[0] == "MemAvailable:" {
-			if kb, err := strconv.ParseInt(w[1], 10, 64); err == nil {
-				return kb << 10
+	k.metrics.evictions.WithLabelValues(signal).Inc()
+	k.containerEvent(p, "", corev1.EventTypeWarning, "Evicted", message)
+	w.fail(verdict{corev1.PodFailed, "Evicted", message, disruption}, grace)
+	k.work.Add(p.UID)
+}
+
+// keepLimits evicts pods that use more local storage than they may.
+func (k *Kubelet) keepLimits(ctx context.Context) {
+	var stats map[string][]*runtimeapi.ContainerStats
+	for _, w := range k.workers() {
+		w.mu.Lock()
+		pod, active := w.pod, !w.ending && !w.static && w.admitted
+		w.mu.Unlock()
+		if !active || !semantics.Active(pod) || !evict.Limited(pod) {
+			continue
+		}
+		if stats == nil {
+			stats = k.containerStats(ctx)
+		}
+		if message := evict.OverLimit(pod, k.usage(pod, stats)); message != "" && !evict.Critical(pod) {
+			k.evict(pod, "ephemeralpodfs.limit", message, "", 1)
+		}
+	}
+}
+
+// removeDead removes containers that have ended and will not be asked about.
+func (k *Kubelet) removeDead(ctx context.Context) {
+	for _, w := range k.workers() {
+		state, err := cri.Observe(ctx, k.deps.Runtime, w.uid)
+		if err != nil {
+			continue
+		}
+		newest := map[string]bool{}
+		for i := range state.Containers {
+			c := &state.Containers[i]
+			if c.Exited() && newest[c.Name] {
+				if err := k.deps.Runtime.RemoveContainer(ctx, c.ID); err != nil {
+					k.log.Warn("removing a dead container failed", "id", c.ID, "err", err)
+				}
 			}
+			newest[c.Name] = true
 		}
 	}
-	return 1 << 62
 }
 
-func priority(p *corev1.Pod) int32 {
-	if p.Spec.Priority == nil {
-		return 0
-	}
-	return *p.Spec.Priority
-}
-
-// Rank orders pods for eviction: those that use more memory than they asked
-// for first, then the less important, then those furthest above their requests.
-func Rank(pods []*corev1.Pod, usage map[string]int64) []*corev1.Pod {
-	over := func(p *corev1.Pod) int64 {
-		r := semantics.Requests(p)
-		return usage[string(p.UID)] - r.Memory().Value()
-	}
-	exceeds := func(p *corev1.Pod) int {
-		if over(p) > 0 {
-			return 0
-		}
-		return 1
-	}
-	out := slices.Clone(pods)
-	slices.SortStableFunc(out, func(a, b *corev1.Pod) int {
-		return cmp.Or(cmp.Compare(exceeds(a), exceeds(b)), cmp.Compare(priority(a), priority(b)), cmp.Compare(over(b), over(a)))
-	})
+// pressed returns the conditions of the node that refuse new pods.
+func (k *Kubelet) pressed() []corev1.NodeConditionType {
+	out := k.nodes.Pressure()
+	slices.Sort(out)
 	return out
 }

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -300,15 +301,30 @@ func (s source) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 	return s.k.refs.Secret(ctx, namespace, name)
 }
 
-func (s source) Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolume, error) {
-	pvc, err := client.Of[corev1.PersistentVolumeClaim](s.k.deps.Client, namespace).Get(ctx, name)
+func (s source) Claim(ctx context.Context, pod *corev1.Pod, name string) (*corev1.PersistentVolume, error) {
+	pvc, err := client.Of[corev1.PersistentVolumeClaim](s.k.deps.Client, pod.Namespace).Get(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("error processing PVC %s/%s: failed to fetch PVC from API server: %w", pod.Namespace, name, err)
+	}
+	for _, v := range pod.Spec.Volumes { // an ephemeral volume's claim must be this pod's own
+		if v.Ephemeral != nil && pod.Name+"-"+v.Name == name && !metav1.IsControlledBy(pvc, pod) {
+			return nil, fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", pod.Namespace, name, pod.Namespace, pod.Name)
+		}
+	}
+	switch {
+	case pvc.DeletionTimestamp != nil && s.k.worker(pod.UID) == nil:
+		return nil, fmt.Errorf("error processing PVC %s/%s: PVC is being deleted", pod.Namespace, name)
+	case pvc.Spec.VolumeName == "" || pvc.Status.Phase != corev1.ClaimBound:
+		return nil, fmt.Errorf("error processing PVC %s/%s: PVC is not bound", pod.Namespace, name)
+	}
+	pv, err := client.Of[corev1.PersistentVolume](s.k.deps.Client, "").Get(ctx, pvc.Spec.VolumeName)
 	if err != nil {
 		return nil, err
 	}
-	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != corev1.ClaimBound {
-		return nil, errors.New("PVC is not bound")
+	if pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != pvc.UID {
+		return nil, fmt.Errorf("PV object is bound to another claim: found pv.Spec.ClaimRef %v, expected %s", pv.Spec.ClaimRef, pvc.UID)
 	}
-	return client.Of[corev1.PersistentVolume](s.k.deps.Client, "").Get(ctx, pvc.Spec.VolumeName)
+	return pv, nil
 }
 
 func (s source) Token(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {

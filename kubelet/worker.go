@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/sampan-dev/sampan/kubelet/cri"
 	"github.com/sampan-dev/sampan/kubelet/probe"
 	"github.com/sampan-dev/sampan/kubelet/status"
+	"github.com/sampan-dev/sampan/kubelet/volume"
 	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
@@ -26,6 +28,7 @@ import (
 type worker struct {
 	uid    types.UID
 	static bool
+	seen   time.Time // first
 
 	mu       sync.Mutex
 	pod      *corev1.Pod
@@ -36,7 +39,8 @@ type worker struct {
 	cancel   context.CancelFunc // ends the sync under way
 	status   *corev1.PodStatus
 	grace    int64
-	volumes  map[string]string
+	volumes  map[string]volume.Volume
+	handler  string // of the runtime, as the pod's runtime class says
 	admitted bool
 	unknown  bool // adopted from the runtime; nothing else is known of it
 
@@ -54,11 +58,12 @@ type worker struct {
 type verdict struct {
 	phase           corev1.PodPhase
 	reason, message string
+	disruption      string // told in the condition DisruptionTarget; "" is not
 }
 
 func newWorker(pod *corev1.Pod) *worker {
 	return &worker{
-		uid: pod.UID, pod: pod, crash: map[string]Crash{}, killed: map[string]bool{},
+		uid: pod.UID, pod: pod, seen: clock.Now(), crash: map[string]Crash{}, killed: map[string]bool{},
 		waiting: map[string]corev1.ContainerStateWaiting{}, stopped: map[string]bool{},
 	}
 }
@@ -102,12 +107,12 @@ func (w *worker) remove() {
 	}
 }
 
-// fail ends the pod by the node's own decision.
-func (w *worker) fail(reason, message string, grace int64) {
+// fail ends the pod by the node's own decision; the first one stands.
+func (w *worker) fail(v verdict, grace int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.verdict == nil {
-		w.verdict = &verdict{corev1.PodFailed, reason, message}
+		w.verdict = &v
 	}
 	w.end(grace)
 }
@@ -127,9 +132,14 @@ func (k *Kubelet) sync(ctx context.Context, uid types.UID) error {
 	if w == nil {
 		return nil
 	}
+	begin, kind := clock.Now(), "sync"
+	defer func() { timed(k.metrics.podWorker.With(prometheus.Labels{"operation_type": kind}), begin) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.mu.Lock()
+	if w.status == nil {
+		kind = "create"
+	}
 	pod, ending := w.pod, w.ending
 	w.cancel = cancel
 	if w.over && w.static && !w.gone {
@@ -175,6 +185,11 @@ func (k *Kubelet) bring(ctx context.Context, w *worker, pod *corev1.Pod, ending 
 			return last, plan, err
 		}
 		last = state
+		if sb := state.Sandbox(); sb != nil {
+			w.mu.Lock()
+			w.handler = sb.Handler
+			w.mu.Unlock()
+		}
 		if ending {
 			k.probes.Ending(w.uid)
 		} else {
@@ -202,6 +217,9 @@ func (k *Kubelet) bring(ctx context.Context, w *worker, pod *corev1.Pod, ending 
 		}
 		w.mu.Unlock()
 		if len(plan.Actions) == 0 {
+			if !ending && !plan.Over && w.volumes != nil {
+				k.renew(ctx, w, pod)
+			}
 			k.keep(state)
 			k.prune(ctx, state)
 			return state, plan, nil
@@ -217,6 +235,19 @@ func (k *Kubelet) bring(ctx context.Context, w *worker, pod *corev1.Pod, ending 
 	}
 	k.work.Add(w.uid)
 	return last, plan, nil
+}
+
+// renew brings a running pod's projected files up to date.
+func (k *Kubelet) renew(ctx context.Context, w *worker, pod *corev1.Pod) {
+	k.refs.hold(pod)
+	volumes, err := k.volumes.Setup(ctx, pod)
+	if err != nil {
+		if ctx.Err() == nil {
+			k.containerEvent(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
+		}
+		return
+	}
+	w.volumes = volumes
 }
 
 func podText(pod *corev1.Pod) string {
@@ -323,7 +354,7 @@ func (k *Kubelet) deadline(w *worker, pod *corev1.Pod) bool {
 	}
 	message := "Pod was active on the node longer than the specified deadline"
 	k.containerEvent(pod, "", corev1.EventTypeNormal, "DeadlineExceeded", message)
-	w.fail("DeadlineExceeded", message, gracePeriod(pod))
+	w.fail(verdict{corev1.PodFailed, "DeadlineExceeded", message, ""}, gracePeriod(pod))
 	return true
 }
 
@@ -340,16 +371,24 @@ func (k *Kubelet) describe(w *worker, pod *corev1.Pod, state *cri.State, over bo
 	if old == nil {
 		old = &pod.Status
 	}
+	was := old.Phase
 	in := status.Input{
 		Pod: pod, State: state, Old: old, Now: clock.Now(), HostIPs: k.cfg.NodeIPs, Waiting: maps.Clone(w.waiting),
 		Started: started, Ready: ready, Message: k.terminationMessage, Runtime: k.cfg.RuntimeName, Over: over,
-		Resize: w.resizeConditions(), Actual: w.book.Actual.all(),
+		Resize: w.resizeConditions(), Actual: w.book.Actual.all(), DeepReadOnly: k.nodes.RecursiveReadOnly(w.handler),
+	}
+	if w.verdict != nil {
+		in.Disruption = w.verdict.disruption
 	}
 	if w.verdict != nil && over {
 		in.Phase, in.Reason, in.PhaseMessage = w.verdict.phase, w.verdict.reason, w.verdict.message
 	}
 	st := status.Make(in)
 	w.status = &st
+	if was == corev1.PodPending && st.Phase == corev1.PodRunning {
+		timed(k.metrics.podStart.With(nil), w.seen)
+		k.metrics.startedPods.Inc()
+	}
 	w.mu.Unlock()
 	k.reports.Add(w.uid)
 }

@@ -32,6 +32,7 @@ type Sandbox struct {
 	Ready   bool
 	Created time.Time
 	IPs     []string // the first one is the primary address
+	Handler string   // the runtime's, as the pod's runtime class chose it
 }
 
 // Container is one run of a container.
@@ -129,7 +130,7 @@ func Observe(ctx context.Context, r Runtime, uid types.UID) (*State, error) {
 		s.Name, s.Namespace = b.Labels[PodNameLabel], b.Labels[PodNamespaceLabel]
 		sb := Sandbox{
 			ID: b.Id, Attempt: b.GetMetadata().GetAttempt(), Created: time.Unix(0, b.CreatedAt),
-			Ready: b.State == runtimeapi.PodSandboxState_SANDBOX_READY,
+			Ready: b.State == runtimeapi.PodSandboxState_SANDBOX_READY, Handler: b.RuntimeHandler,
 		}
 		st, err := r.PodSandboxStatus(ctx, b.Id, false)
 		switch {

@@ -44,9 +44,26 @@ func Choose(all []Candidate, free int64, now time.Time, minAge time.Duration) []
 	return out
 }
 
-// Clean removes unused images when the filesystem is fuller than high percent,
-// until it is no fuller than low. inUse names images by id.
-func (p *Puller) Clean(ctx context.Context, u Usage, high, low int, minAge time.Duration, inUse map[string]bool) error {
+// Policy says which unused images go: when the filesystem is fuller than High
+// percent, until it is no fuller than Low, and those unused for longer than MaxAge.
+type Policy struct {
+	Usage          Usage
+	High, Low      int
+	MinAge, MaxAge time.Duration
+}
+
+// ID returns the id of an image that is there; "" when it is not.
+func (p *Puller) ID(ctx context.Context, ref string) string {
+	got, err := p.images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: withTag(ref)}, false)
+	if err != nil {
+		return ""
+	}
+	return got.GetImage().GetId()
+}
+
+// Clean removes unused images. inUse names images by id.
+func (p *Puller) Clean(ctx context.Context, policy Policy, inUse map[string]bool) error {
+	u := policy.Usage
 	list, err := p.images.ListImages(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("images: %w", err)
@@ -67,11 +84,24 @@ func (p *Puller) Clean(ctx context.Context, u Usage, high, low int, minAge time.
 		}
 	}
 	p.mu.Unlock()
-	if u.Capacity == 0 || high == 0 || 100-u.Available*100/u.Capacity < int64(high) {
-		return nil
+	var gone []Candidate
+	if policy.MaxAge > 0 {
+		all = slices.DeleteFunc(all, func(c Candidate) bool {
+			last := c.Used
+			if last.Before(c.Seen) {
+				last = c.Seen
+			}
+			old := now.Sub(last) > policy.MaxAge
+			if old {
+				gone = append(gone, c)
+			}
+			return old
+		})
 	}
-	want := u.Capacity*int64(100-low)/100 - u.Available
-	for _, c := range Choose(all, want, now, minAge) {
+	if u.Capacity > 0 && policy.High > 0 && 100-u.Available*100/u.Capacity >= int64(policy.High) {
+		gone = append(gone, Choose(all, u.Capacity*int64(100-policy.Low)/100-u.Available, now, policy.MinAge)...)
+	}
+	for _, c := range gone {
 		if err := p.images.RemoveImage(ctx, &runtimeapi.ImageSpec{Image: c.ID}); err != nil {
 			return fmt.Errorf("images: remove %s: %w", c.ID, err)
 		}

@@ -77,13 +77,12 @@ func New(images cri.Images, parallel int) *Puller {
 
 // Want is an image that a container needs.
 type Want struct {
-	Image     string
-	Policy    corev1.PullPolicy
-	Pod       string // for the back-off: its uid
-	Secrets   []*corev1.Secret
-	Sandbox   *runtimeapi.PodSandboxConfig
-	Container string
-	Event     Event
+	Image   string
+	Policy  corev1.PullPolicy
+	Pod     string // for the back-off: its uid
+	Secrets []*corev1.Secret
+	Sandbox *runtimeapi.PodSandboxConfig
+	Event   Event
 }
 
 var reference = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]+)?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?$`)

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -74,11 +75,12 @@ type Manager struct {
 	last     corev1.NodeStatus
 	reported time.Time
 	node     *corev1.Node
+	wake     chan struct{}
 }
 
 // New returns a manager that has not started.
 func New(cfg Config, d Deps) *Manager {
-	m := &Manager{cfg: cfg, d: d, pressure: map[corev1.NodeConditionType]string{}}
+	m := &Manager{cfg: cfg, d: d, pressure: map[corev1.NodeConditionType]string{}, wake: make(chan struct{}, 1)}
 	m.capacity = readCapacity(cfg)
 	return m
 }
@@ -101,13 +103,78 @@ func (m *Manager) Allocatable() corev1.ResourceList {
 	return out
 }
 
-// SetPressure says that the node is short of something, or no longer when why is "".
-func (m *Manager) SetPressure(t corev1.NodeConditionType, why string) {
+// SetPressure says what the node is short of. News is written at once.
+func (m *Manager) SetPressure(now []corev1.NodeConditionType) {
+	m.mu.Lock()
+	news := len(now) != len(m.pressure)
+	next := map[corev1.NodeConditionType]string{}
+	for _, t := range now {
+		news = news || m.pressure[t] == ""
+		next[t] = "below the threshold"
+	}
+	m.pressure = next
+	m.mu.Unlock()
+	if news {
+		m.Wake()
+	}
+}
+
+// Pressure returns what the node is short of.
+func (m *Manager) Pressure() []corev1.NodeConditionType {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.pressure[t] = why; why == "" {
-		delete(m.pressure, t)
+	return slices.Collect(maps.Keys(m.pressure))
+}
+
+// Wake makes the status be looked at, and written if it changed, at once.
+func (m *Manager) Wake() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
+}
+
+// Node returns the Node as the API last had it; nil before it was read.
+func (m *Manager) Node() *corev1.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.node
+}
+
+// Fetch reads the Node again; nil when the API cannot be asked.
+func (m *Manager) Fetch() *corev1.Node {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	n, err := client.Of[corev1.Node](m.d.Client, "").Get(ctx, m.cfg.Name)
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	m.node = n
+	m.mu.Unlock()
+	return n
+}
+
+// StrictGroups says whether the runtime can keep an image's own groups out. It
+// may be asked before the first status: then the runtime is.
+func (m *Manager) StrictGroups() bool {
+	m.mu.Lock()
+	f := m.last.Features
+	m.mu.Unlock()
+	return f == nil || f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
+}
+
+// RecursiveReadOnly says whether a handler of the runtime can mount recursively
+// read only.
+func (m *Manager) RecursiveReadOnly(handler string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.last.RuntimeHandlers {
+		if h.Name == handler {
+			return h.Features != nil && h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts
+		}
+	}
+	return false
 }
 
 func readCapacity(cfg Config) corev1.ResourceList {
@@ -158,7 +225,14 @@ func (m *Manager) Run(ctx context.Context) error {
 			} else if !m.ready() {
 				wait = min(wait, 500*time.Millisecond) // a starting node is looked at often
 			}
-			if clock.Sleep(ctx, clock.Jitter(wait, 0.04)) != nil {
+			t := clock.NewTimer(clock.Jitter(wait, 0.04))
+			select {
+			case <-m.wake:
+			case <-t.C:
+			case <-ctx.Done():
+			}
+			t.Stop()
+			if ctx.Err() != nil {
 				return nil
 			}
 		}

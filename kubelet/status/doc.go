@@ -43,8 +43,12 @@ type Input struct {
 	// have of the node's resources.
 	Resize []corev1.PodCondition
 	Actual map[string]corev1.ResourceRequirements
+	// DeepReadOnly: the runtime can mount recursively read only.
+	DeepReadOnly bool
 	// Over: nothing runs and nothing will.
 	Over bool
+	// Disruption says why the node ends the pod; "" when it does not.
+	Disruption string
 	// Verdict overrides phase, reason and message when its Phase is set.
 	Phase                corev1.PodPhase
 	Reason, PhaseMessage string
@@ -246,7 +250,7 @@ func (in *Input) resources(c *corev1.Container, cs *cri.Container, st *corev1.Co
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			s.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyDisabled)
-			if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
+			if r := m.RecursiveReadOnly; r != nil && (*r == corev1.RecursiveReadOnlyEnabled || *r == corev1.RecursiveReadOnlyIfPossible && in.DeepReadOnly) {
 				s.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyEnabled)
 			}
 		}
@@ -292,69 +296,6 @@ func (in *Input) initialized(statuses []corev1.ContainerStatus) bool {
 	return true
 }
 
-// phase sums the pod up in one word.
-func (in *Input) phase(out *corev1.PodStatus) corev1.PodPhase {
-	never := in.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever
-	pendingInit, failedInit := 0, false
-	for i := range in.Pod.Spec.InitContainers {
-		c := &in.Pod.Spec.InitContainers[i]
-		st := out.InitContainerStatuses[i]
-		if semantics.Sidecar(c) {
-			if st.Started == nil || !*st.Started {
-				pendingInit++
-			}
-			continue
-		}
-		switch t := st.State.Terminated; {
-		case t != nil && t.ExitCode != 0 && never:
-			failedInit = true
-		case t == nil || t.ExitCode != 0:
-			pendingInit++
-		}
-	}
-	var unknown, running, waiting, stopped, succeeded int
-	for i := range out.ContainerStatuses {
-		switch s := out.ContainerStatuses[i].State; {
-		case s.Running != nil:
-			running++
-		case s.Terminated != nil:
-			stopped++
-			if s.Terminated.ExitCode == 0 {
-				succeeded++
-			}
-		case s.Waiting != nil:
-			if out.ContainerStatuses[i].LastTerminationState.Terminated != nil {
-				stopped++
-			} else {
-				waiting++
-			}
-		default:
-			unknown++
-		}
-	}
-	switch {
-	case failedInit:
-		return corev1.PodFailed
-	case pendingInit > 0 && running+stopped == 0:
-		return corev1.PodPending
-	case waiting > 0:
-		return corev1.PodPending
-	case running > 0 && unknown == 0:
-		return corev1.PodRunning
-	case running == 0 && stopped > 0 && unknown == 0:
-		switch {
-		case in.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways && !in.Over:
-			return corev1.PodRunning
-		case stopped == succeeded:
-			return corev1.PodSucceeded
-		case never || in.Over:
-			return corev1.PodFailed
-		}
-		return corev1.PodRunning
-	}
-	return corev1.PodPending
-}
-
 // conditions sets the conditions that are the node agent's.
 func (in *Input) conditions(out *corev1.PodStatus) {
 	set := func(t corev1.PodConditionType, ok bool, reason, message string) {
@@ -378,6 +319,12 @@ func (in *Input) conditions(out *corev1.PodStatus) {
 			c.LastTransitionTime = metav1.Time{Time: in.Now.Truncate(time.Second)}
 		}
 		out.Conditions = append(out.Conditions, c)
+	}
+	if in.Disruption != "" {
+		semantics.SetCondition(out, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet,
+			Message: in.Disruption, ObservedGeneration: in.Pod.Generation,
+		}, in.Now.Truncate(time.Second))
 	}
 	sb := in.State.Sandbox()
 	set(corev1.PodReadyToStartContainers, sb != nil && sb.Ready && (in.Pod.Spec.HostNetwork || len(sb.IPs) > 0), "", "")

@@ -26,13 +26,16 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
 // Source reads what volumes are made of.
 type Source interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolume, error)
+	// Claim returns the volume that a claim of pod is bound to.
+	Claim(ctx context.Context, pod *corev1.Pod, name string) (*corev1.PersistentVolume, error)
 	Token(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
 	// Field and Resource answer the downward API.
 	Field(pod *corev1.Pod, path string) (string, error)
@@ -66,54 +69,88 @@ func (m *Manager) dir(uid types.UID, plugin, name string) string {
 	return filepath.Join(m.PodDir(uid), "volumes", "kubernetes.io~"+plugin, name)
 }
 
-// Setup makes or renews all volumes of pod and returns their paths by name. It
-// is cheap when nothing changed and is called at every sync.
-func (m *Manager) Setup(ctx context.Context, pod *corev1.Pod) (map[string]string, error) {
-	out := map[string]string{}
+// Volume is where a volume is found on the node.
+type Volume struct {
+	Path     string // "" for those that the runtime makes, such as images
+	ReadOnly bool
+	Block    bool // Path is a device, which containers get raw
+}
+
+// EmptyDir is where a pod's empty directory lies.
+func (m *Manager) EmptyDir(uid types.UID, name string) string {
+	return m.dir(uid, "empty-dir", name)
+}
+
+// Setup makes or renews all volumes of pod and returns them by name. It is cheap
+// when nothing changed and is called at every sync.
+func (m *Manager) Setup(ctx context.Context, pod *corev1.Pod) (map[string]Volume, error) {
+	out := map[string]Volume{}
 	if err := os.MkdirAll(m.PodDir(pod.UID), 0o750); err != nil {
 		return nil, fmt.Errorf("volumes: %w", err)
 	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		path, err := m.setup(ctx, pod, v)
+		at, err := m.setup(ctx, pod, v)
 		if err != nil {
 			return nil, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 		}
-		out[v.Name] = path
+		out[v.Name] = at
 	}
 	return out, nil
 }
 
-func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (string, error) {
+func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (at Volume, err error) {
 	switch {
 	case v.EmptyDir != nil:
-		return m.emptyDir(pod, v)
+		at.Path, err = m.emptyDir(pod, v)
 	case v.HostPath != nil:
-		return v.HostPath.Path, checkHostPath(v.HostPath)
+		at.Path, err = v.HostPath.Path, checkHostPath(v.HostPath)
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
-		return m.project(ctx, pod, v)
+		at.Path, err = m.project(ctx, pod, v)
 	case v.PersistentVolumeClaim != nil:
-		return m.claim(ctx, pod, v)
+		return m.claim(ctx, pod, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
+	case v.Ephemeral != nil:
+		return m.claim(ctx, pod, pod.Name+"-"+v.Name, false)
+	case v.Image != nil: // the runtime mounts it
+	default:
+		err = errors.New("no volume plugin matched")
 	}
-	return "", errors.New("no volume plugin matched")
+	return at, err
 }
 
-// claim finds the path of a claim's volume; hostPath and local ones are known.
-func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (string, error) {
-	pv, err := m.src.Claim(ctx, pod.Namespace, v.PersistentVolumeClaim.ClaimName)
+// claim finds a claim's volume; hostPath and local ones are known.
+func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readOnly bool) (Volume, error) {
+	pv, err := m.src.Claim(ctx, pod, name)
 	if err != nil {
-		return "", err
+		return Volume{}, err
 	}
+	at := Volume{ReadOnly: readOnly, Block: pv.Spec.VolumeMode != nil && *pv.Spec.VolumeMode == corev1.PersistentVolumeBlock}
 	switch {
 	case pv.Spec.HostPath != nil:
-		return pv.Spec.HostPath.Path, checkHostPath(pv.Spec.HostPath)
+		at.Path, err = pv.Spec.HostPath.Path, checkHostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:
-		if _, err := os.Stat(pv.Spec.Local.Path); err != nil {
-			return "", fmt.Errorf("path %q does not exist", pv.Spec.Local.Path)
-		}
-		return pv.Spec.Local.Path, nil
+		at.Path, err = m.local(pod, pv, at)
+	default:
+		err = fmt.Errorf("no volume plugin matched for persistent volume %s", pv.Name)
 	}
-	return "", fmt.Errorf("no volume plugin matched for persistent volume %s", pv.Name)
+	return at, err
+}
+
+// local finds the directory or device of a local volume.
+func (m *Manager) local(pod *corev1.Pod, pv *corev1.PersistentVolume, at Volume) (string, error) {
+	path := pv.Spec.Local.Path
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("path %q does not exist", path)
+	case at.Block && (info.Mode()&fs.ModeDevice == 0 || info.Mode()&fs.ModeCharDevice != 0):
+		return "", fmt.Errorf("path %q is not a block device", path)
+	case at.Block || at.ReadOnly:
+		return path, nil
+	case !info.IsDir():
+		return "", fmt.Errorf("path %q is not a directory", path)
+	}
+	return path, own(path, pod, false)
 }
 
 func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (string, error) {
@@ -129,8 +166,8 @@ func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (string, error) {
 	}
 	if v.EmptyDir.Medium == corev1.StorageMediumMemory && !mounted(path) {
 		opts := ""
-		if s := v.EmptyDir.SizeLimit; s != nil && s.Value() > 0 {
-			opts = fmt.Sprintf("size=%d", s.Value())
+		if size := memorySize(pod, v.EmptyDir); size > 0 {
+			opts = fmt.Sprintf("size=%d", size)
 		}
 		if err := unix.Mount("tmpfs", path, "tmpfs", 0, opts); err != nil {
 			return "", fmt.Errorf("mount tmpfs: %w", err)
@@ -148,6 +185,22 @@ func (m *Manager) emptyDir(pod *corev1.Pod, v *corev1.Volume) (string, error) {
 	return path, os.WriteFile(marker, nil, 0o640)
 }
 
+// memorySize bounds an emptyDir in memory: by its own limit and by what the
+// pod's containers may use together; 0 is no bound.
+func memorySize(pod *corev1.Pod, e *corev1.EmptyDirVolumeSource) int64 {
+	lim := semantics.Limits(pod)
+	size := lim.Memory().Value()
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Resources.Limits.Memory().IsZero() && (pod.Spec.Resources == nil || pod.Spec.Resources.Limits.Memory().IsZero()) {
+			size = 0 // one without a limit may use all
+		}
+	}
+	if l := e.SizeLimit; l != nil && l.Value() > 0 && (size == 0 || l.Value() < size) {
+		size = l.Value()
+	}
+	return size
+}
+
 // mounted says whether path is the root of a mount.
 func mounted(path string) bool {
 	var st, up unix.Stat_t
@@ -162,6 +215,9 @@ func own(path string, pod *corev1.Pod, readOnly bool) error {
 		return nil
 	}
 	gid := int(*s.FSGroup)
+	if s.FSGroupChangePolicy != nil && *s.FSGroupChangePolicy == corev1.FSGroupChangeOnRootMismatch && owned(path, gid, readOnly) {
+		return nil
+	}
 	return filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -185,6 +241,19 @@ func own(path string, pod *corev1.Pod, readOnly bool) error {
 		}
 		return os.Chmod(p, info.Mode()|more)
 	})
+}
+
+// owned says whether the root of a volume is as own would make it.
+func owned(path string, gid int, readOnly bool) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || int(st.Gid) != gid {
+		return false
+	}
+	want := uint32(0o770 | unix.S_ISGID)
+	if readOnly {
+		want = 0o550 | unix.S_ISGID
+	}
+	return st.Mode&want == want
 }
 
 // checkHostPath sees that a host path is what its type says, or makes it so.

@@ -127,7 +127,7 @@ func (o *objects) Secret(_ context.Context, _, name string) (*corev1.Secret, err
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
 
-func (o *objects) Claim(context.Context, string, string) (*corev1.PersistentVolume, error) {
+func (o *objects) Claim(context.Context, *corev1.Pod, string) (*corev1.PersistentVolume, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "persistentvolumeclaims"}, "")
 }
 
@@ -182,7 +182,7 @@ func TestConfigMapVolumes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			shown, err := filepath.Glob(paths["v"] + "/[a-z]*")
+			shown, err := filepath.Glob(paths["v"].Path + "/[a-z]*")
 			if err != nil {
 				t.Fatal(err)
 			}
