@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/sampan-dev/sampan/semantics/jobspec"
 	"github.com/sampan-dev/sampan/semantics/pod"
@@ -25,6 +26,11 @@ type tally struct {
 	failed    []*corev1.Pod // seen to fail for the first time
 	succeeded bool          // one was seen to succeed for the first time
 	verdict   string        // why the failure policy fails the Job
+
+	leaving   map[int]bool        // indexes of pods that still run while being deleted
+	exhausted map[int]bool        // indexes that have failed for good
+	retry     map[int]*corev1.Pod // of indexes to be tried again, the pod that failed last
+	actions   []batchv1.PodFailurePolicyAction
 }
 
 func tracked(p *corev1.Pod) bool { return slices.Contains(p.Finalizers, batchv1.JobTrackingFinalizer) }
@@ -53,7 +59,7 @@ func completions(j *batchv1.Job) int {
 // count takes the ends of pods into a Job's status, in two steps: first the
 // UIDs are written down, then, the finalizer off, they become numbers.
 func count(j *batchv1.Job, pods []*corev1.Pod) *tally {
-	t := &tally{status: *j.Status.DeepCopy()}
+	t := &tally{status: *j.Status.DeepCopy(), retry: map[int]*corev1.Pod{}, leaving: map[int]bool{}}
 	s := &t.status
 	if s.UncountedTerminatedPods == nil {
 		s.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
@@ -80,12 +86,16 @@ func count(j *batchv1.Job, pods []*corev1.Pod) *tally {
 			return !held[uid]
 		})
 	}
+	if indexed {
+		t.spent(j, pods)
+	}
 	settle(&s.UncountedTerminatedPods.Succeeded, &s.Succeeded)
 	settle(&s.UncountedTerminatedPods.Failed, &s.Failed)
 	for _, p := range pods {
 		fails, succeeds := failed(j, p), p.Status.Phase == corev1.PodSucceeded
 		if p.DeletionTimestamp != nil && !pod.Finished(p) {
 			t.ending++
+			t.leaving[indexOf(p)] = true
 		}
 		switch {
 		case !fails && !succeeds:
@@ -101,6 +111,10 @@ func count(j *batchv1.Job, pods []*corev1.Pod) *tally {
 				t.succeeded = t.succeeded || !t.completed[i]
 				t.completed[i] = true
 			}
+		case t.retry[indexOf(p)] == p:
+			if action, why := judge(j.Spec.PodFailurePolicy, p); action == batchv1.PodFailurePolicyActionFailJob && t.verdict == "" {
+				t.verdict = why
+			}
 		case written(p.UID):
 			t.release = append(t.release, p)
 		case succeeds:
@@ -108,6 +122,9 @@ func count(j *batchv1.Job, pods []*corev1.Pod) *tally {
 			s.UncountedTerminatedPods.Succeeded = append(s.UncountedTerminatedPods.Succeeded, p.UID)
 		default:
 			action, why := judge(j.Spec.PodFailurePolicy, p)
+			if action != "" {
+				t.actions = append(t.actions, action)
+			}
 			if action == batchv1.PodFailurePolicyActionIgnore {
 				t.release = append(t.release, p)
 				continue
@@ -122,6 +139,9 @@ func count(j *batchv1.Job, pods []*corev1.Pod) *tally {
 	if indexed {
 		s.Succeeded = int32(len(t.completed))
 		s.CompletedIndexes = showIndexes(t.completed)
+		if perIndex(j) {
+			s.FailedIndexes = ptr.To(showIndexes(t.exhausted))
+		}
 	}
 	return t
 }
@@ -196,6 +216,15 @@ func target(j *batchv1.Job, t *tally, now time.Time) (kind batchv1.JobConditionT
 		return batchv1.JobFailureTarget, batchv1.JobReasonBackoffLimitExceeded, "Job has reached the specified backoff limit"
 	case !suspended && deadline(j, now) == 0:
 		return batchv1.JobFailureTarget, batchv1.JobReasonDeadlineExceeded, "Job was active longer than specified deadline"
+	case perIndex(j) && j.Spec.MaxFailedIndexes != nil && len(t.exhausted) > int(*j.Spec.MaxFailedIndexes):
+		return batchv1.JobFailureTarget, batchv1.JobReasonMaxFailedIndexesExceeded, "Job has exceeded the specified maximal number of failed indexes"
+	case perIndex(j) && len(t.exhausted) > 0 && len(t.exhausted)+len(t.completed) >= completions(j):
+		return batchv1.JobFailureTarget, batchv1.JobReasonFailedIndexes, "Job has failed indexes"
+	}
+	if message, met := satisfied(j, t.completed); met {
+		return batchv1.JobSuccessCriteriaMet, batchv1.JobReasonSuccessPolicy, message
+	}
+	switch {
 	case j.Spec.Completions == nil && ok > 0 && len(t.active) == 0 && t.ending == 0, j.Spec.Completions != nil && ok >= completions(j):
 		return batchv1.JobSuccessCriteriaMet, batchv1.JobReasonCompletionsReached, "Reached expected number of succeeded pods"
 	}
@@ -229,10 +258,11 @@ type plan struct {
 	create  int
 	indexes []int // of those created, for an indexed Job
 	remove  []*corev1.Pod
+	wait    time.Duration // until another index may be tried again
 }
 
 // decide compares wish and pods; over says that the Job is ending or suspended.
-func decide(j *batchv1.Job, t *tally, over bool) plan {
+func decide(j *batchv1.Job, t *tally, over bool, now time.Time) plan {
 	if over {
 		return plan{remove: t.active}
 	}
@@ -243,7 +273,7 @@ func decide(j *batchv1.Job, t *tally, over bool) plan {
 	ok, _ := t.totals()
 	want := parallelism
 	if j.Spec.Completions != nil {
-		want = min(parallelism, max(completions(j)-ok, 0))
+		want = min(parallelism, max(completions(j)-ok-len(t.exhausted), 0))
 	} else if ok > 0 {
 		want = min(parallelism, len(t.active))
 	}
@@ -265,7 +295,7 @@ func decide(j *batchv1.Job, t *tally, over bool) plan {
 	case busy < want:
 		p := plan{create: want - busy}
 		if indexed {
-			p.indexes = missing(completions(j), p.create, t.completed, t.active)
+			p.indexes, p.wait = t.due(j, p.create, now)
 			p.create = len(p.indexes)
 		}
 		return p

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/controller"
@@ -92,6 +94,9 @@ func cluster(t *testing.T, j *batchv1.Job, end func(n int, p *corev1.Pod) corev1
 				if phase := end(len(seen), p); phase != "" {
 					q := p.DeepCopy()
 					q.Status.Phase = phase
+					if i := indexOf(p); phase == corev1.PodFailed && i >= 0 {
+						q.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: int32(40 + i)}}}}
+					}
 					if _, err := pods.UpdateStatus(ctx, q); err != nil {
 						t.Fatal(err)
 					}
@@ -116,12 +121,32 @@ func show(j *batchv1.Job) string {
 			out += fmt.Sprintf(" %s/%s", c.Type, c.Reason)
 		}
 	}
+	if j.Spec.BackoffLimitPerIndex != nil || j.Spec.SuccessPolicy != nil {
+		out += fmt.Sprintf("; indexes %s and %s", j.Status.CompletedIndexes, ptr.Deref(j.Status.FailedIndexes, "none"))
+	}
 	return out
+}
+
+// perIndexJob has four indexes, two at a time, and so many tries of each beyond the first.
+func perIndexJob(tries int32, edit func(*batchv1.Job)) func(*batchv1.Job) {
+	return func(j *batchv1.Job) {
+		mode := batchv1.IndexedCompletion
+		j.Spec.Completions, j.Spec.Parallelism, j.Spec.CompletionMode, j.Spec.BackoffLimitPerIndex, j.Spec.BackoffLimit = p32(4), p32(2), &mode, &tries, p32(1<<30)
+		if edit != nil {
+			edit(j)
+		}
+	}
 }
 
 func TestRuns(t *testing.T) {
 	all := func(phase corev1.PodPhase) func(int, *corev1.Pod) corev1.PodPhase {
 		return func(int, *corev1.Pod) corev1.PodPhase { return phase }
+	}
+	odd := func(_ int, p *corev1.Pod) corev1.PodPhase {
+		if indexOf(p)%2 == 1 {
+			return corev1.PodFailed
+		}
+		return corev1.PodSucceeded
 	}
 	yes := true
 	indexed := batchv1.IndexedCompletion
@@ -151,6 +176,23 @@ func TestRuns(t *testing.T) {
 			}
 			return corev1.PodSucceeded
 		}, "active 0 succeeded 4 failed 1 SuccessCriteriaMet/CompletionsReached Complete/CompletionsReached"},
+		"some indexes fail": {perIndexJob(1, nil), odd, "active 0 succeeded 2 failed 4 FailureTarget/FailedIndexes Failed/FailedIndexes; indexes 0,2 and 1,3"},
+		"too many indexes":  {perIndexJob(0, func(j *batchv1.Job) { j.Spec.MaxFailedIndexes = p32(0) }), odd, "active 0 succeeded 1 failed 1 FailureTarget/MaxFailedIndexesExceeded Failed/MaxFailedIndexesExceeded; indexes 0 and 1"},
+		"an index at once": {perIndexJob(3, func(j *batchv1.Job) {
+			j.Spec.Completions = p32(2)
+			j.Spec.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{Action: batchv1.PodFailurePolicyActionFailIndex,
+				OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{41}}}}}
+		}), odd, "active 0 succeeded 1 failed 1 FailureTarget/FailedIndexes Failed/FailedIndexes; indexes 0 and 1"},
+		"enough indexes": {perIndexJob(9, func(j *batchv1.Job) {
+			j.Spec.BackoffLimitPerIndex = nil
+			j.Spec.SuccessPolicy = &batchv1.SuccessPolicy{Rules: []batchv1.SuccessPolicyRule{{SucceededIndexes: ptr.To("0-3"), SucceededCount: p32(2)}}}
+			j.Spec.Parallelism = p32(4)
+		}), func(_ int, p *corev1.Pod) corev1.PodPhase {
+			if indexOf(p)%2 == 0 {
+				return corev1.PodSucceeded
+			}
+			return ""
+		}, "active 0 succeeded 2 failed 2 SuccessCriteriaMet/SuccessPolicy Complete/SuccessPolicy; indexes 0,2 and none"},
 		"running": {nil, all(""), "active 1 succeeded 0 failed 0"},
 		"work queue": {func(j *batchv1.Job) { j.Spec.Completions, j.Spec.Parallelism = nil, p32(2) }, all(corev1.PodSucceeded),
 			"active 0 succeeded 2 failed 0 SuccessCriteriaMet/CompletionsReached Complete/CompletionsReached"},

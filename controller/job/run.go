@@ -32,6 +32,7 @@ type loop struct {
 
 	mu       sync.Mutex
 	failures map[types.UID]streak
+	figures
 }
 
 // streak is a Job's failures since its last success.
@@ -42,7 +43,7 @@ type streak struct {
 
 // New returns the job loop.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{failures: map[types.UID]streak{}}
+	l := &loop{failures: map[types.UID]streak{}, figures: newFigures(d.Metrics)}
 	l.Loop = controller.NewLoop(d, "job", 5, l.reconcile)
 	l.jobs = controller.Input(l.Loop, controller.Self[batchv1.Job])
 	l.pods = controller.Input(l.Loop, l.ofPod)
@@ -84,6 +85,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 		return l.letGo(ctx, l.pods.By(byJob, k.String()))
 	}
 	if m := j.Spec.ManagedBy; m != nil && *m != batchv1.JobControllerName {
+		l.foreign.WithLabelValues(*m).Inc()
 		return nil
 	}
 	if err := l.letGo(ctx, l.strangers(j)); err != nil {
@@ -161,15 +163,21 @@ func (l *loop) pass(ctx context.Context, j *batchv1.Job, t *tally) error {
 	} else {
 		l.suspend(j, s, suspended, now)
 	}
-	p := decide(j, t, end != "" || suspended)
+	p := decide(j, t, end != "" || suspended, now)
 	var failure error
 	delta := 0
 	if j.DeletionTimestamp == nil {
+		if perIndex(j) {
+			wait = 0 // each index waits by itself
+		}
+		if p.wait > 0 {
+			l.After(k, p.wait)
+		}
 		if p.create > 0 && wait > 0 {
 			l.After(k, wait)
 			p.create = 0
 		}
-		delta, failure = l.apply(ctx, j, p)
+		delta, failure = l.apply(ctx, j, t, p)
 	}
 	s.Active = int32(len(t.active) + delta)
 	ready, ending := int32(0), int32(t.ending)
@@ -185,6 +193,9 @@ func (l *loop) pass(ctx context.Context, j *batchv1.Job, t *tally) error {
 	}
 	if err := l.report(ctx, j, s); err != nil {
 		return err
+	}
+	for _, a := range t.actions {
+		l.byPolicy.WithLabelValues(string(a)).Inc()
 	}
 	if err := l.letGo(ctx, t.release); err != nil {
 		return err
@@ -253,10 +264,18 @@ func endOf(p *corev1.Pod, now time.Time) time.Time {
 			last = cs.State.Terminated.FinishedAt.Time
 		}
 	}
-	if last.IsZero() {
-		return now
+	ready := pod.Condition(&p.Status, corev1.PodReady)
+	switch {
+	case !last.IsZero():
+		return last
+	case ready != nil && !ready.LastTransitionTime.IsZero():
+		return ready.LastTransitionTime.Time
+	case p.DeletionTimestamp != nil:
+		return p.DeletionTimestamp.Time
+	case !p.CreationTimestamp.IsZero():
+		return p.CreationTimestamp.Time
 	}
-	return last
+	return now
 }
 
 func (l *loop) forget(j *batchv1.Job) {
@@ -266,7 +285,7 @@ func (l *loop) forget(j *batchv1.Job) {
 }
 
 // apply creates or deletes pods and returns by how many more there are.
-func (l *loop) apply(ctx context.Context, j *batchv1.Job, p plan) (int, error) {
+func (l *loop) apply(ctx context.Context, j *batchv1.Job, t *tally, p plan) (int, error) {
 	k := client.KeyOf(j)
 	pods := client.Of[corev1.Pod](l.Client, j.Namespace)
 	if p.create > 0 {
@@ -275,6 +294,9 @@ func (l *loop) apply(ctx context.Context, j *batchv1.Job, p plan) (int, error) {
 			next.Finalizers = append(next.Finalizers, batchv1.JobTrackingFinalizer)
 			if p.indexes != nil {
 				index(next, j.Name, p.indexes[i])
+				if perIndex(j) {
+					succeed(j, next, t.retry[p.indexes[i]])
+				}
 			}
 			made, err := pods.Create(ctx, next)
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -314,6 +336,7 @@ func (l *loop) report(ctx context.Context, j *batchv1.Job, s *batchv1.JobStatus)
 	c.Status = *s
 	updated, err := client.Of[batchv1.Job](l.Client, j.Namespace).UpdateStatus(ctx, c)
 	if err == nil {
+		l.counted(j, s)
 		controller.Wrote(&l.Unseen, client.KeyOf(j), l.jobs, updated)
 	}
 	return controller.Ignore(err, apierrors.IsNotFound)
