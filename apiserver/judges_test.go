@@ -19,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/dynamic"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
+	"github.com/sampan-dev/sampan/apiserver/policy"
 	plug "github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/webhook"
@@ -31,18 +32,23 @@ import (
 func judged(t testing.TB) client {
 	t.Helper()
 	registry := rest.NewRegistry(all.Kinds())
-	e := rest.New(rest.Deps{Store: cached(t, registry), Registry: registry, Fields: apply.New(openapi.NewMerger())})
-	hooks, err := webhook.New(webhook.Config{Rest: time.Minute}, dynamic.Deps{Back: e.Backend(), Catalog: registry}, nil)
+	fields := apply.New(openapi.NewMerger())
+	e := rest.New(rest.Deps{Store: cached(t, registry), Registry: registry, Fields: fields})
+	deps := dynamic.Deps{Back: e.Backend(), Catalog: registry}
+	hooks, err := webhook.New(webhook.Config{Rest: time.Minute}, deps, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	policies := policy.New(deps, policy.Types{Schema: openapi.Schemas(registry.Kinds), Merge: fields.Merging(registry.Kinds)}, nil)
 	if e.Admission, _, err = admission.Choose(admission.Deps{Back: e.Backend(), More: map[string]plug.Plugin{
 		webhook.MutatingName: webhook.Mutating{Webhooks: hooks}, webhook.ValidatingName: webhook.Validating{Webhooks: hooks},
+		policy.MutatingName: policy.Mutating{Policies: policies}, policy.ValidatingName: policy.Validating{Policies: policies},
 	}}, nil, []string{"ServiceAccount"}); err != nil {
 		t.Fatal(err)
 	}
 	g := run.New(t.Context())
 	g.Go("hooks", hooks.Run)
+	g.Go("policies", policies.Run)
 	t.Cleanup(func() { g.Stop(); g.Wait() })
 	s, err := apiserver.New(apiserver.Config{Advertise: net.IPv4(127, 0, 0, 1)}, apiserver.Deps{Engine: e, OpenAPI: openapi.New(registry.Kinds)})
 	if err != nil {

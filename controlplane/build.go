@@ -56,7 +56,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	if err := g.authenticators(cfg); err != nil {
 		return nil, nil, err
 	}
-	if err := g.newJudges(registry, deps); err != nil {
+	if err := g.newJudges(fields, registry, deps); err != nil {
 		return nil, nil, err
 	}
 	plugins, warnings, err := admission.Choose(admission.Deps{Back: g.back, Authorizer: g.authz, More: g.judges.plugins()}, cfg.EnableAdmission, cfg.DisableAdmission)

@@ -3,21 +3,27 @@ package controlplane
 import (
 	"context"
 
+	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/dynamic"
+	"github.com/sampan-dev/sampan/apiserver/openapi"
+	"github.com/sampan-dev/sampan/apiserver/policy"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/webhook"
+	"github.com/sampan-dev/sampan/kit/run"
 )
 
 // judges are the parts of admission that users configure.
 type judges struct {
 	webhooks *webhook.Webhooks
+	policies *policy.Policies
 }
 
-func (g *gate) newJudges(registry *rest.Registry, deps Deps) error {
+func (g *gate) newJudges(fields *apply.Fields, registry *rest.Registry, deps Deps) error {
 	to := dynamic.Deps{Back: g.back, Catalog: registry, Authorizer: g.authz}
 	w, err := webhook.New(webhook.Config{}, to, deps.Metrics)
-	g.judges = &judges{webhooks: w}
+	types := policy.Types{Schema: openapi.Schemas(registry.Kinds), Merge: fields.Merging(registry.Kinds)}
+	g.judges = &judges{webhooks: w, policies: policy.New(to, types, deps.Metrics)}
 	return err
 }
 
@@ -26,11 +32,23 @@ func (j *judges) plugins() map[string]request.Plugin {
 	return map[string]request.Plugin{
 		webhook.MutatingName:   webhook.Mutating{Webhooks: j.webhooks},
 		webhook.ValidatingName: webhook.Validating{Webhooks: j.webhooks},
+		policy.MutatingName:    policy.Mutating{Policies: j.policies},
+		policy.ValidatingName:  policy.Validating{Policies: j.policies},
 	}
 }
 
 // fill reads what is configured before the first request is served.
-func (j *judges) fill(ctx context.Context) error { return j.webhooks.Fill(ctx) }
+func (j *judges) fill(ctx context.Context) error {
+	if err := j.webhooks.Fill(ctx); err != nil {
+		return err
+	}
+	return j.policies.Fill(ctx)
+}
 
 // run follows the configurations.
-func (j *judges) run(ctx context.Context) error { return j.webhooks.Run(ctx) }
+func (j *judges) run(ctx context.Context) error {
+	g := run.New(ctx)
+	g.Go("webhooks", j.webhooks.Run)
+	g.Go("policies", j.policies.Run)
+	return g.Wait()
+}

@@ -262,6 +262,18 @@ func pathSets(byVersion map[string][]string) map[fieldpath.APIVersion]*fieldpath
 	return out
 }
 
+// Merging finds how objects of a served kind are merged.
+func (f *Fields) Merging(kinds func() []resource.Kind) func(schema.GroupVersionKind) (managedfields.TypeConverter, error) {
+	return func(gvk schema.GroupVersionKind) (managedfields.TypeConverter, error) {
+		for _, k := range kinds() {
+			if c, ok := k.(resource.Custom); ok && c.Info().GroupVersionKind == gvk {
+				return c.Merge()
+			}
+		}
+		return &typer{f}, nil
+	}
+}
+
 // typer finds objects' merge types.
 type typer struct{ f *Fields }
 

@@ -66,7 +66,7 @@ func (r *Request) Asked() schema.GroupVersionResource {
 // ways are the ways to spell what the request is about.
 func (r *Request) ways() []request.Spelling {
 	if r.spellings == nil && r.deps.Catalog != nil {
-		r.spellings = r.deps.Catalog.Spellings(r.Resource.GroupResource(), r.Subresource)
+		r.spellings = r.deps.Catalog.Spellings(r.Resource, r.Subresource)
 	}
 	return r.spellings
 }
@@ -172,6 +172,9 @@ func Encode(obj runtime.Object) ([]byte, error) {
 // Decode reads a JSON object of the view's version. Fields that the version does
 // not know are an error when strict, and dropped otherwise.
 func (v *View) Decode(data []byte, strict bool) (runtime.Object, error) {
+	if v.way != nil && v.way.Decode != nil {
+		return v.way.Decode(data, strict)
+	}
 	if _, ok := v.Object.(*unstructured.Unstructured); ok {
 		u := &unstructured.Unstructured{}
 		if err := u.UnmarshalJSON(data); err != nil {

@@ -17,13 +17,15 @@ type Spelling struct {
 	// Store converts back, with defaults; shown belongs to it. cur is the object
 	// shown was made of, for subresources that show a part.
 	Store func(shown, cur api.Object) (api.Object, error)
+	// Decode reads JSON of this spelling; nil for those that any decoder reads.
+	Decode func(data []byte, strict bool) (api.Object, error)
 }
 
 // Catalog knows what is served. What it says may change while the server runs.
 type Catalog interface {
-	// Spellings are the ways a kind, named as stored, or a subresource of it is
-	// served; the stored version comes first.
-	Spellings(stored schema.GroupResource, sub string) []Spelling
+	// Spellings are the ways a kind, or a subresource of it, is served; the version
+	// of the name given, which objects are converted from and to, comes first.
+	Spellings(of schema.GroupVersionResource, sub string) []Spelling
 	// Resource finds a served kind: its stored resource's name and whether its
 	// objects live in namespaces.
 	Resource(kind schema.GroupVersionKind) (s Spelling, stored schema.GroupResource, namespaced, ok bool)

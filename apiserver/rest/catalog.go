@@ -8,23 +8,55 @@ import (
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/resource"
 )
 
 var _ request.Catalog = (*Registry)(nil)
 
 // Spellings implements request.Catalog.
-func (r *Registry) Spellings(stored schema.GroupResource, sub string) []request.Spelling {
-	s, ok := r.Stored(stored)
+func (r *Registry) Spellings(of schema.GroupVersionResource, sub string) []request.Spelling {
+	s, ok := r.Find(of)
 	if !ok {
 		return nil
 	}
-	all := serve(s.Kind)
-	out := make([]request.Spelling, 0, len(all))
-	for _, one := range all {
+	out := []request.Spelling{}
+	for _, one := range append(serve(s.Kind), apart(s.Kind)...) {
 		if sub == "scale" && one.Version != nil && one.Version.NoScale {
 			continue
 		}
-		out = append(out, one.spelling(sub))
+		w := one.spelling(sub)
+		if one.Version != nil && one.Version.Apart {
+			other, served := r.Find(w.Resource)
+			if !served {
+				continue
+			}
+			one.custom = other.custom
+		} else {
+			one.custom = s.custom
+		}
+		if c := one.custom; c != nil && w.Kind == one.GVK {
+			w.Decode = func(data []byte, strict bool) (api.Object, error) {
+				obj, _, err := c.Decode(api.FormatJSON, data, strict)
+				if err == nil {
+					c.Default(obj)
+				}
+				return obj, err
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+// apart lists the versions of a custom resource that are kinds of their own.
+func apart(k resource.Kind) []*Served {
+	i := k.Info()
+	var out []*Served
+	for n := range i.Also {
+		if v := &i.Also[n]; v.Apart {
+			out = append(out, &Served{Kind: k, Info: i, Version: v, Plural: i.Plural,
+				GVK: schema.GroupVersionKind{Group: v.Group, Version: v.Version, Kind: v.Kind}})
+		}
 	}
 	return out
 }
