@@ -67,6 +67,7 @@ func (c *config) recipes(source string) []recipe {
 		{path: "/etc/passwd", text: agnhostUsers},
 		{path: "/etc/group", text: agnhostGroups},
 		{path: "/usr/local/bin/iperf", link: "/usr/bin/iperf"},
+		{path: "/usr/bin/nc", link: "nc.openbsd"},
 	}
 	with := func(files []file, more ...file) []file { return append(slices.Clone(files), more...) }
 	release := func(name string) file {
