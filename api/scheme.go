@@ -70,6 +70,7 @@ import (
 // groups registers every group and version of the published API types, the
 // retired ones included: which of them are served is the server's affair.
 var groups = runtime.SchemeBuilder{
+	metav1.AddMetaToScheme, // what readers of metadata alone are answered
 	admissionregistrationv1.AddToScheme,
 	admissionregistrationv1alpha1.AddToScheme,
 	admissionregistrationv1beta1.AddToScheme,

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
@@ -46,15 +48,24 @@ func newActor(name, about string, declare func(fs *pflag.FlagSet)) *actor {
 	return a
 }
 
-// connect is the API as the kubeconfig says; every actor has its identity.
-func (a *actor) connect(kubeconfig string) (*controlplane.Actors, error) {
-	kc, err := client.FromKubeconfigAt(kubeconfig, a.master)
+// connect is the API as the kubeconfig says. Actors have its identity, or with
+// separate each its own service account's.
+func (a *actor) connect(kubeconfig string, separate bool) (*controlplane.Actors, error) {
+	rc, err := clientcmd.BuildConfigFromFlags(a.master, kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	kc, err := client.FromREST(rc)
 	if err != nil {
 		return nil, err
 	}
 	a.guard.api = kc
 	host, _ := os.Hostname()
-	return &controlplane.Actors{As: func(string) client.Interface { return kc }, Log: a.log, Metrics: a.metrics, Host: host}, a.guard.load()
+	actors := &controlplane.Actors{As: func(string) client.Interface { return kc }, Log: a.log, Metrics: a.metrics, Host: host}
+	if separate {
+		actors.As = newAccounts(rc, kc).as
+	}
+	return actors, a.guard.load()
 }
 
 // serve runs work beside the component's own pages.
@@ -80,7 +91,7 @@ func Scheduler(ctx context.Context, args []string) int {
 		if err := cfg.Check(); err != nil {
 			return err
 		}
-		actors, err := a.connect(cfg.Kubeconfig)
+		actors, err := a.connect(cfg.Kubeconfig, false)
 		if err != nil {
 			return err
 		}
@@ -113,7 +124,7 @@ func ControllerManager(ctx context.Context, args []string) int {
 		if err != nil {
 			return err
 		}
-		actors, err := a.connect(cfg.Kubeconfig)
+		actors, err := a.connect(cfg.Kubeconfig, cfg.OwnAccounts)
 		if err != nil {
 			return err
 		}

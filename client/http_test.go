@@ -234,3 +234,40 @@ func TestConfigCheck(t *testing.T) {
 		}
 	}
 }
+
+// Who reads metadata only gets it typed, whatever the format.
+func TestHTTPMetadataOnly(t *testing.T) {
+	meta := metav1.PartialObjectMetadata{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"},
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u1"},
+	}
+	for _, f := range []api.Format{api.FormatJSON, api.FormatProtobuf} {
+		t.Run(f.MediaType(), func(t *testing.T) {
+			s := server(t, f, func(_ http.ResponseWriter, r *http.Request) runtime.Object {
+				if !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata") {
+					t.Errorf("asked for %q", r.Header.Get("Accept"))
+				}
+				if strings.HasSuffix(r.URL.Path, "/p") {
+					return &meta
+				}
+				return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadataList"}, Items: []metav1.PartialObjectMetadata{meta}}
+			})
+			h, err := client.New(client.Config{Servers: []string{s.URL}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, pods := h.Metadata(), schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+			list, err := c.List(t.Context(), pods, "ns", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := list.Items[0].(*metav1.PartialObjectMetadata); !ok || list.Items[0].GetUID() != "u1" {
+				t.Errorf("listed %T %v", list.Items[0], list.Items[0].GetUID())
+			}
+			got, err := c.Get(t.Context(), pods, "ns", "p", "", nil)
+			if _, ok := got.(*metav1.PartialObjectMetadata); err != nil || !ok || got.GetName() != "p" {
+				t.Errorf("got %T, %v", got, err)
+			}
+		})
+	}
+}
