@@ -25,6 +25,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/nodeipam"
 	"github.com/sampan-dev/sampan/controller/nodelifecycle"
 	"github.com/sampan-dev/sampan/controller/nodettl"
+	"github.com/sampan-dev/sampan/controller/podautoscaler"
 	"github.com/sampan-dev/sampan/controller/podgc"
 	"github.com/sampan-dev/sampan/controller/protection"
 	"github.com/sampan-dev/sampan/controller/replicaset"
@@ -118,6 +119,7 @@ var loops = []loop{
 	plain("daemonset-controller", daemonset.New),
 	plain("job-controller", job.New),
 	plain("cronjob-controller", cronjob.New),
+	plain("horizontal-pod-autoscaler-controller", podautoscaler.New),
 	plain("ttl-after-finished-controller", ttlafterfinished.New),
 	plain("endpoints-controller", endpoints.New),
 	plain("endpointslice-controller", endpointslice.New),

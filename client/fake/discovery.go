@@ -5,7 +5,19 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/api"
 )
+
+// kindOf finds the kind of a resource, "" for one the scheme does not know.
+func kindOf(r schema.GroupVersionResource) string {
+	for kind := range api.Scheme().KnownTypes(r.GroupVersion()) {
+		if resourceOf(r.GroupVersion().WithKind(kind)) == r {
+			return kind
+		}
+	}
+	return ""
+}
 
 // Serve makes discovery tell of the resources, all with every verb; those named
 // in cluster are cluster-scoped.
@@ -24,7 +36,7 @@ func (s *Server) Serve(resources []schema.GroupVersionResource, cluster ...strin
 			groups.Groups = append(groups.Groups, metav1.APIGroup{Name: gv.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v})
 		}
 		lists[gv].APIResources = append(lists[gv].APIResources, metav1.APIResource{
-			Name: r.Resource, Namespaced: !scoped[r.Resource], Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
+			Name: r.Resource, Kind: kindOf(r), Namespaced: !scoped[r.Resource], Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 		})
 	}
 	set := func(path string, v any) {

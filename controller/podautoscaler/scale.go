@@ -1,0 +1,73 @@
+package podautoscaler
+
+import (
+	"context"
+	"fmt"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sampan-dev/sampan/client"
+)
+
+// resourceOf finds the resource of a kind. What was found once is kept: a kind
+// never changes its resource's name.
+func (l *loop) resourceOf(ctx context.Context, apiVersion, kind string) (schema.GroupVersionResource, error) {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return schema.GroupVersionResource{}, err
+	}
+	gvk := gv.WithKind(kind)
+	l.mu.Lock()
+	r, ok := l.kinds[gvk]
+	l.mu.Unlock()
+	if ok {
+		return r, nil
+	}
+	served, failed := client.Discover(ctx, l.Client)
+	for _, s := range served {
+		if s.Kind == kind && s.Group == gv.Group {
+			l.mu.Lock()
+			l.kinds[gvk] = s.GroupVersionResource
+			l.mu.Unlock()
+			return s.GroupVersionResource, nil
+		}
+	}
+	if failed != nil {
+		return r, failed
+	}
+	return r, fmt.Errorf("no matches for kind %q in group %q", kind, gv.Group)
+}
+
+func (l *loop) scale(ctx context.Context, h *autoscaler) (*autoscalingv1.Scale, schema.GroupVersionResource, error) {
+	ref := h.Spec.ScaleTargetRef
+	r, err := l.resourceOf(ctx, ref.APIVersion, ref.Kind)
+	if err != nil {
+		return nil, r, err
+	}
+	obj, err := l.Client.Get(ctx, r, h.Namespace, ref.Name, "scale", nil)
+	if err != nil {
+		return nil, r, err
+	}
+	s, ok := obj.(*autoscalingv1.Scale)
+	if !ok {
+		return nil, r, fmt.Errorf("scale of %s %s is a %T", ref.Kind, ref.Name, obj)
+	}
+	return s, r, nil
+}
+
+// rescale writes the new size; when the target changed meanwhile, once more.
+func (l *loop) rescale(ctx context.Context, h *autoscaler, s *autoscalingv1.Scale, r schema.GroupVersionResource, n int32) error {
+	for try := 0; ; try++ {
+		s = s.DeepCopy()
+		s.Spec.Replicas = n
+		_, err := l.Client.Update(ctx, r, h.Namespace, "scale", s, nil)
+		if !apierrors.IsConflict(err) || try == 4 {
+			return err
+		}
+		if s, _, err = l.scale(ctx, h); err != nil {
+			return err
+		}
+	}
+}
