@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -108,10 +109,14 @@ func (e *Engine) admitConnect(ctx context.Context, a *request.Attributes) error 
 // parent reads the object a subresource belongs to; proxies accept names that
 // are more than a name ("https:web:443").
 func (x *exchange) parent() (api.Object, error) {
+	name := x.op.Info.Name
 	if x.op.Info.Subresource == "proxy" {
-		return nil, nil
+		var ok bool
+		if _, name, _, ok = utilnet.SplitSchemeNamePort(name); !ok {
+			return nil, apierrors.NewBadRequest("invalid " + strings.ToLower(x.op.Served.Info.Kind) + " request " + strconv.Quote(x.op.Info.Name))
+		}
 	}
-	rec, err := x.e.Get(x.ctx, x.op, x.op.Info.Name, &metav1.GetOptions{})
+	rec, err := x.e.Get(x.ctx, x.op, name, &metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}

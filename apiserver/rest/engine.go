@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -98,7 +99,8 @@ func (o *Op) request(ctx context.Context, dryRun bool) *resource.Request {
 	u := request.UserFrom(ctx)
 	return &resource.Request{
 		User: u.Name, UID: u.UID, Groups: u.Groups, Extra: u.Extra,
-		Now: clock.Now(), DryRun: dryRun, Version: o.GVK.GroupVersion(),
+		// Objects keep whole seconds: what was just stamped must equal what is read again.
+		Now: clock.Now().Truncate(time.Second), DryRun: dryRun, Version: o.GVK.GroupVersion(),
 	}
 }
 
