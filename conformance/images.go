@@ -57,7 +57,10 @@ group-defined-in-image:x:50000:user-defined-in-image
 
 // recipes lists the images. source is where the suite's own images are described.
 func (c *config) recipes(source string) []recipe {
+	// A shell of busybox would run its own small nc and wget whatever is installed.
+	shell := file{path: "/usr/bin/sh", link: "bash"}
 	agnhost := []file{
+		shell,
 		{path: "/agnhost", from: c.program("agnhost"), mode: 0o755},
 		{path: "/agnhost-2", link: "agnhost"},
 		{path: "/uploads", dir: true},
@@ -85,11 +88,10 @@ func (c *config) recipes(source string) []recipe {
 		// A shell hands its programs only variables with names it could have made
 		// itself, as busybox's and dash do; the published image's env runs inside
 		// the shell and sees all. Bash leaves the others alone, so here it is sh.
-		{names: []string{registry + "busybox:1.37.0-1"}, packages: []string{"busybox-static", "bash"}, files: []file{
-			{path: "/usr/bin/sh", link: "bash"}}, cmd: []string{"sh"}},
+		{names: []string{registry + "busybox:1.37.0-1"}, packages: []string{"busybox-static", "bash"}, files: []file{shell}, cmd: []string{"sh"}},
 		{names: []string{registry + "nginx:1.15-4"}, packages: []string{"nginx"}},
-		{names: []string{registry + "glibc-dns-testing:2.0.0"}, packages: base, files: []file{{path: "/coredns", from: c.program("coredns"), mode: 0o755}}, cmd: []string{"bash"}},
-		{names: []string{registry + "nonewprivs:1.4"}, packages: base, files: []file{
+		{names: []string{registry + "glibc-dns-testing:2.0.0"}, packages: base, files: []file{shell, {path: "/coredns", from: c.program("coredns"), mode: 0o755}}, cmd: []string{"bash"}},
+		{names: []string{registry + "nonewprivs:1.4"}, packages: base, files: []file{shell,
 			{path: "/usr/local/bin/nnp", from: c.program("nnp"), mode: 0o755 | fs.ModeSetuid | fs.ModeSetgid}}, cmd: []string{"nnp"}},
 		{names: []string{registry + "sample-apiserver:1.29.2"}, files: []file{{path: "/sample-apiserver", from: c.program("sample-apiserver"), mode: 0o755}}, entrypoint: []string{"/sample-apiserver"}},
 		{names: []string{"registry.k8s.io/etcd:3.6.8-0"}, packages: []string{"busybox-static"}, files: []file{{path: "/usr/local/bin/etcd", from: c.program("etcd"), mode: 0o755}}, cmd: []string{"etcd"}},
