@@ -378,7 +378,7 @@ func (k *Kubelet) describe(w *worker, pod *corev1.Pod, state *cri.State, over bo
 		Resize: w.resizeConditions(), Actual: w.book.Actual.all(), DeepReadOnly: k.nodes.RecursiveReadOnly(w.handler),
 	}
 	if w.verdict != nil {
-		in.Disruption = w.verdict.disruption
+		in.Disruption, in.Refused = w.verdict.disruption, !w.admitted
 	}
 	if w.verdict != nil && over {
 		in.Phase, in.Reason, in.PhaseMessage = w.verdict.phase, w.verdict.reason, w.verdict.message

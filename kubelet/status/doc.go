@@ -49,6 +49,8 @@ type Input struct {
 	Over bool
 	// Disruption says why the node ends the pod; "" when it does not.
 	Disruption string
+	// Refused: the pod was never let in and has no containers to speak of.
+	Refused bool
 	// Verdict overrides phase, reason and message when its Phase is set.
 	Phase                corev1.PodPhase
 	Reason, PhaseMessage string
@@ -63,6 +65,11 @@ func Make(in Input) corev1.PodStatus {
 		out.NominatedNodeName = in.Old.NominatedNodeName
 		out.Resize = in.Old.Resize
 		out.ResourceClaimStatuses = in.Old.ResourceClaimStatuses
+	}
+	if in.Refused && in.Phase != "" {
+		out.Phase, out.Reason, out.Message = in.Phase, in.Reason, in.PhaseMessage
+		out.StartTime = &metav1.Time{Time: in.Now.Truncate(time.Second)}
+		return out
 	}
 	if out.StartTime == nil {
 		out.StartTime = &metav1.Time{Time: in.Now.Truncate(time.Second)}

@@ -218,8 +218,10 @@ func validateStatus(next, prev *corev1.Pod) field.ErrorList {
 	}
 	errs = append(errs, apivalidation.ValidateImmutableField(n.QOSClass, p.QOSClass, path.Child("qosClass"))...)
 	policy := func(_ string) corev1.RestartPolicy { return prev.Spec.RestartPolicy }
-	errs = append(errs, noResurrection(n.ContainerStatuses, p.ContainerStatuses, policyOf(prev.Spec.Containers, policy), path.Child("containerStatuses"))...)
-	errs = append(errs, noResurrection(n.InitContainerStatuses, p.InitContainerStatuses, policyOf(prev.Spec.InitContainers, policy), path.Child("initContainerStatuses"))...)
+	if !allMayRestart(&prev.Spec) {
+		errs = append(errs, noResurrection(n.ContainerStatuses, p.ContainerStatuses, policyOf(prev.Spec.Containers, policy), path.Child("containerStatuses"))...)
+		errs = append(errs, noResurrection(n.InitContainerStatuses, p.InitContainerStatuses, policyOf(prev.Spec.InitContainers, policy), path.Child("initContainerStatuses"))...)
+	}
 	errs = append(errs, noResurrection(n.EphemeralContainerStatuses, p.EphemeralContainerStatuses,
 		func(string) corev1.RestartPolicy { return corev1.RestartPolicyNever }, path.Child("ephemeralContainerStatuses"))...)
 	errs = append(errs, validateIPs(n.PodIPs, func(ip corev1.PodIP) string { return ip.IP }, path.Child("podIPs"))...)
@@ -227,6 +229,20 @@ func validateStatus(next, prev *corev1.Pod) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("hostIPs").Index(0).Child("ip"), n.HostIPs[0].IP, "must be equal to `hostIP`"))
 	}
 	return append(errs, validateIPs(n.HostIPs, func(ip corev1.HostIP) string { return ip.IP }, path.Child("hostIPs"))...)
+}
+
+// allMayRestart says whether the end of one container can make all begin again.
+func allMayRestart(spec *corev1.PodSpec) bool {
+	for _, list := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
+		for i := range list {
+			for _, r := range list[i].RestartPolicyRules {
+				if r.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // policyOf is the restart policy of a container: its own, or the pod's. One

@@ -90,10 +90,27 @@ func (s *Store) Import(ctx context.Context, archive io.Reader, pinned bool) ([]s
 		if err := img.Unpack(ctx, s.snapshotter); err != nil {
 			return nil, fmt.Errorf("import image %s: unpack: %w", i.Name, err)
 		}
+		if err := s.byID(ctx, img, labels); err != nil {
+			return nil, fmt.Errorf("import image %s: %w", i.Name, err)
+		}
 		names = append(names, i.Name)
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// byID gives an image the name that CRI knows it by, its configuration's digest;
+// mounting an image as a volume looks it up by that.
+func (s *Store) byID(ctx context.Context, img containerd.Image, labels map[string]string) error {
+	config, err := img.Config(ctx)
+	if err != nil {
+		return err
+	}
+	id := images.Image{Name: config.Digest.String(), Target: img.Target(), Labels: labels}
+	if _, err = s.client.ImageService().Create(ctx, id); errdefs.IsAlreadyExists(err) {
+		_, err = s.client.ImageService().Update(ctx, id, "target")
+	}
+	return err
 }
 
 // Seed puts made images in, pinned, unless they are there already. The bytes go
@@ -173,11 +190,38 @@ func (s *Store) Remove(ctx context.Context, names ...string) error {
 	ctx = namespaces.WithNamespace(ctx, namespace)
 	var errs []error
 	for _, n := range full {
-		if err := s.client.ImageService().Delete(ctx, n, images.SynchronousDelete()); err != nil {
+		if err := s.remove(ctx, n); err != nil {
 			errs = append(errs, fmt.Errorf("remove image %s: %w", n, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// remove takes one name away, and with an image's last name the one by its id.
+func (s *Store) remove(ctx context.Context, name string) error {
+	img, err := s.client.ImageService().Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	all, err := s.client.ImageService().List(ctx, "target.digest=="+img.Target.Digest.String())
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, o := range all {
+		switch {
+		case strings.HasPrefix(o.Name, "sha256:"):
+			ids = append(ids, o.Name)
+		case o.Name != name && !strings.Contains(o.Name, "@"):
+			return s.client.ImageService().Delete(ctx, name, images.SynchronousDelete())
+		}
+	}
+	for _, id := range ids {
+		if err := s.client.ImageService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return s.client.ImageService().Delete(ctx, name, images.SynchronousDelete())
 }
 
 // Save writes images as one archive, in OCI's form with docker's beside it.
