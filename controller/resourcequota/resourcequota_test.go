@@ -73,5 +73,15 @@ func TestCounts(t *testing.T) {
 		srv.Put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "ns"}})
 		clock.Sleep(t.Context(), 10*time.Second)
 		check("q", hard("pods", "2", "requests.cpu", "300m", "services", "1", "configmaps", "1", "count/deployments.apps", "0", "count/nothing.example.com", "0"))
+		q, _ := client.Of[corev1.ResourceQuota](srv, "ns").Get(t.Context(), "q")
+		q = q.DeepCopy()
+		q.Status.Used["pods"] = resource.MustParse("3") // admission let one in that is not stored yet
+		client.Of[corev1.ResourceQuota](srv, "ns").UpdateStatus(t.Context(), q)
+		clock.Sleep(t.Context(), 2*time.Second)
+		want := hard("pods", "3", "requests.cpu", "300m", "services", "1", "configmaps", "1", "count/deployments.apps", "0", "count/nothing.example.com", "0")
+		check("q", want)
+		clock.Sleep(t.Context(), 10*time.Second)
+		want["pods"] = resource.MustParse("2")
+		check("q", want)
 	})
 }

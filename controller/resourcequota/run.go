@@ -26,9 +26,14 @@ import (
 	"github.com/sampan-dev/sampan/semantics/quota"
 )
 
-// settle is how long a count waits after objects came: admission has charged
-// them already, and more may follow.
-const settle = time.Second
+const (
+	// settle is how long a count waits after objects came or admission charged:
+	// what was charged may not be stored yet, and a count without it would give
+	// its room away.
+	settle = 5 * time.Second
+	// lookAgain is when a resource that nothing serves is looked for again.
+	lookAgain = 10 * time.Second
+)
 
 type loop struct {
 	*controller.Loop
@@ -43,8 +48,22 @@ type loop struct {
 func New(d controller.Deps) controller.Controller {
 	l := &loop{mirrors: d.Mirrors, counted: map[schema.GroupResource]*client.ObjectMirror{}}
 	l.Loop = controller.NewLoop(d, "resourcequota", 5, l.reconcile)
-	l.quotas = controller.Input(l.Loop, controller.Self[corev1.ResourceQuota])
+	l.quotas = controller.Input(l.Loop, l.ofQuota)
 	return l
+}
+
+// ofQuota counts at once when what is limited has changed; a charge by
+// admission is checked later.
+func (l *loop) ofQuota(old, new *corev1.ResourceQuota) []controller.Key {
+	switch {
+	case new == nil:
+		return nil
+	case old == nil, !equality.Semantic.DeepEqual(old.Spec, new.Spec), !equality.Semantic.DeepEqual(new.Spec.Hard, new.Status.Hard):
+		return controller.Self(old, new)
+	case !equality.Semantic.DeepEqual(old.Status.Used, new.Status.Used):
+		l.After(client.KeyOf(new), settle)
+	}
+	return nil
 }
 
 func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
@@ -62,6 +81,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 			return err
 		}
 		if m == nil {
+			l.After(k, lookAgain)
 			continue // nothing serves the resource: there can be none
 		}
 		for _, o := range m.List(k.Namespace) {
