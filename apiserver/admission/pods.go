@@ -64,7 +64,7 @@ func (tolerationSeconds) Name() string { return "DefaultTolerationSeconds" }
 
 func (tolerationSeconds) Mutate(_ context.Context, a *request.Attributes) error {
 	pod, ok := of[*corev1.Pod](a)
-	if !ok || a.Operation != request.Create {
+	if !ok { // updates too: one that leaves them out does not take them away
 		return nil
 	}
 	const life = 300

@@ -8,10 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -144,19 +146,39 @@ func (s *Streams) translate(w http.ResponseWriter, r *http.Request, at *url.URL,
 		"base64.channel.k8s.io": text, "v4.base64.channel.k8s.io": text,
 	})
 	conn.SetIdleTimeout(idleStream)
-	_, ws, err := conn.Open(w, r)
+	protocol, ws, err := conn.Open(w, r)
 	if err != nil {
 		return nil //nolint:nilerr // the WebSocket library has answered
 	}
 	defer conn.Close()
-	if err := s.join(r.Context(), at, want, ws); err != nil {
-		_ = writeStatus(ws[errorChannel], err) // the last word, if anyone listens
+	var last io.Writer = ws[errorChannel]
+	if !strings.HasPrefix(protocol, "v") {
+		last = textStatus{last}
+	}
+	if err := s.join(r.Context(), at, want, ws, last); err != nil {
+		_ = writeStatus(last, err) // the last word, if anyone listens
 	}
 	return nil
 }
 
+// textStatus is the error channel of the first protocols, which say nothing of
+// success and of failure only its words.
+type textStatus struct{ to io.Writer }
+
+func (t textStatus) Write(b []byte) (int, error) {
+	var s metav1.Status
+	if json.Unmarshal(b, &s) != nil || s.Status == metav1.StatusSuccess {
+		return len(b), nil
+	}
+	if _, err := io.WriteString(t.to, s.Message); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // join carries bytes between the channels and a kubelet until the command ends.
-func (s *Streams) join(ctx context.Context, at *url.URL, want streams, ws []io.ReadWriteCloser) error {
+// The kubelet's last word goes to last.
+func (s *Streams) join(ctx context.Context, at *url.URL, want streams, ws []io.ReadWriteCloser, last io.Writer) error {
 	k, err := s.dialKubelet(ctx, at)
 	if err != nil {
 		return err
@@ -211,9 +233,9 @@ func (s *Streams) join(ctx context.Context, at *url.URL, want streams, ws []io.R
 		return fmt.Errorf("error reading from error stream: %w", err)
 	}
 	if len(raw) == 0 {
-		return writeStatusBody(ws[errorChannel], map[string]any{"metadata": map[string]any{}, "status": "Success"})
+		return writeStatusBody(last, map[string]any{"metadata": map[string]any{}, "status": "Success"})
 	}
-	_, err = ws[errorChannel].Write(raw)
+	_, err = last.Write(raw)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -66,6 +68,12 @@ func (s *Streams) log(w http.ResponseWriter, r *http.Request, _ *request.Info, o
 	defer resp.Body.Close()
 	if err := kubeletError(resp, p.Name); err != nil {
 		return err
+	}
+	if wsstream.IsWebSocketRequest(r) { // one message for each piece that arrives
+		// It drops what comes together with the end; a buffer never does that.
+		out := wsstream.NewReader(bufio.NewReader(resp.Body), true, wsstream.NewDefaultReaderProtocols())
+		_ = out.Copy(w, r) // the WebSocket library answers, or the client has gone
+		return nil
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	if resp.StatusCode == http.StatusOK {

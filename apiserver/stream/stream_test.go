@@ -192,6 +192,45 @@ func TestExecOverWebSocket(t *testing.T) {
 	}
 }
 
+// The first protocols say nothing of success, and of failure only its words.
+func TestFirstWebSocketProtocol(t *testing.T) {
+	for said, want := range map[string]string{
+		`{"metadata":{},"status":"Success"}`:                                       "",
+		`{"metadata":{},"status":"Failure","message":"command terminated with 3"}`: "command terminated with 3",
+	} {
+		var b strings.Builder
+		if n, err := (textStatus{&b}).Write([]byte(said)); err != nil || n != len(said) || b.String() != want {
+			t.Errorf("%s: %d, %v, %q; want %q", said, n, err, b.String(), want)
+		}
+	}
+}
+
+func TestLogOverWebSocket(t *testing.T) {
+	s, _ := gate(t)
+	d := websocket.Dialer{Subprotocols: []string{"binary.k8s.io"}}
+	c, resp, err := d.Dial("ws"+strings.TrimPrefix(s.URL, "http")+"/api/v1/namespaces/y/pods/p/log?container=c", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	got := ""
+	for {
+		kind, m, err := c.ReadMessage()
+		if err != nil {
+			break
+		}
+		if kind != websocket.BinaryMessage {
+			t.Errorf("a message of kind %d", kind)
+		}
+		got += string(m)
+	}
+	if got != "c \n" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestExecOverSPDY(t *testing.T) {
 	s, _ := gate(t)
 	rt, err := spdy.NewRoundTripper(nil)

@@ -79,10 +79,11 @@ func setDefaults(j *job) {
 	fill(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	fill(&s.Suspend, false)
 	fill(&s.ManualSelector, false)
-	fill(&s.PodReplacementPolicy, batchv1.TerminatingOrFailed)
 	if s.PodFailurePolicy == nil {
+		fill(&s.PodReplacementPolicy, batchv1.TerminatingOrFailed)
 		return
 	}
+	fill(&s.PodReplacementPolicy, batchv1.Failed) // such a policy judges pods that have ended
 	for i := range s.PodFailurePolicy.Rules {
 		for k := range s.PodFailurePolicy.Rules[i].OnPodConditions {
 			if c := &s.PodFailurePolicy.Rules[i].OnPodConditions[k]; c.Status == "" {
