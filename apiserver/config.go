@@ -85,6 +85,8 @@ type Deps struct {
 	// Size says how many objects of a resource are stored, and their bytes, so
 	// that lists can be charged by what they cost.
 	Size func(group, resource string) (objects int, bytes int64, ok bool)
+	// Healthy are further conditions of health, of life and of readiness.
+	Healthy []health.Check
 	// Ready are further conditions of readiness.
 	Ready   []health.Check
 	Log     *slog.Logger

@@ -116,6 +116,9 @@ func (s *Server) makeHealth() {
 		return nil
 	}})
 	s.readyz.Add(s.d.Ready...)
+	for _, h := range []*health.Handler{s.healthz, s.livez, s.readyz} {
+		h.Add(s.d.Healthy...)
+	}
 }
 
 func (s *Server) addHook(h request.Hook) {

@@ -2,6 +2,8 @@ package controlplane
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,11 +11,14 @@ import (
 
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/audit"
+	"github.com/sampan-dev/sampan/apiserver/health"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/cache"
+	"github.com/sampan-dev/sampan/storage/encrypt"
 )
 
 // Guard is how the API server is kept from harm, and what it puts on record.
@@ -27,6 +32,69 @@ type Guard struct {
 	Timeout time.Duration
 	// Audit says what is put on record; nothing without a policy.
 	Audit audit.Config
+	// EncryptionConfig names an EncryptionConfiguration; "" stores everything as
+	// it is. EncryptionReload takes over its changes.
+	EncryptionConfig string
+	EncryptionReload bool
+
+	crypt *encrypt.Store
+}
+
+// encrypted puts what encrypts before the store, if that is asked for.
+func (c *ControlPlane) encrypted(g *run.Group, registry *rest.Registry) (storage.Store, error) {
+	if c.cfg.Guard.EncryptionConfig == "" {
+		return c.store, nil
+	}
+	s, err := encrypt.New(c.store, encrypt.Config{
+		File: c.cfg.Guard.EncryptionConfig, Reload: c.cfg.Guard.EncryptionReload, Resource: stored(registry),
+		Metrics: c.deps.Metrics, Log: c.deps.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.cfg.Guard.crypt = s
+	g.Go("encryption", s.Run)
+	return s, nil
+}
+
+// healthy is the health of key management services, as upstream names it.
+func (g *Guard) healthy() []health.Check {
+	if g.crypt == nil || !g.crypt.UsesKMS() && !g.EncryptionReload {
+		return nil
+	}
+	name := "kms-provider-0"
+	if g.EncryptionReload {
+		name = "kms-providers"
+	}
+	return []health.Check{{Name: name, Fn: func(r *http.Request) error { return g.crypt.Healthy(r.Context()) }}}
+}
+
+// stored says which resource is stored at a key.
+func stored(registry *rest.Registry) func(key string) (group, resource string) {
+	type place struct{ prefix, group, resource string }
+	var places []place
+	for _, s := range registry.All() {
+		if s.Version == nil && !s.Info.Virtual {
+			places = append(places, place{s.Prefix(), s.Info.Group, s.Info.Plural})
+		}
+	}
+	slices.SortFunc(places, func(a, b place) int { return strings.Compare(a.prefix, b.prefix) })
+	return func(key string) (string, string) {
+		i, _ := slices.BinarySearchFunc(places, key, func(p place, k string) int { return strings.Compare(p.prefix, k) })
+		if i > 0 && strings.HasPrefix(key, places[i-1].prefix) {
+			return places[i-1].group, places[i-1].resource
+		}
+		return below(key)
+	}
+}
+
+// below reads a key of a custom resource, which is stored below its group.
+func below(key string) (group, resource string) {
+	parts := strings.SplitN(strings.TrimPrefix(key, "/registry/"), "/", 3)
+	if len(parts) < 2 {
+		return "", parts[0]
+	}
+	return parts[0], parts[1]
 }
 
 // guarded makes an API server with its guards.
@@ -34,7 +102,7 @@ func (c *Config) guarded(hooks []request.Hook, registry *rest.Registry, store st
 	g := &c.Guard
 	s := c.server(hooks)
 	s.Fairness, s.MaxReads, s.MaxWrites, s.Timeout = !g.Unfair, g.MaxReads, g.MaxWrites, g.Timeout
-	d.Size = sizes(registry, store)
+	d.Size, d.Healthy = sizes(registry, store), g.healthy()
 	if g.Audit.Webhook.ConfigFile != "" {
 		var err error
 		if g.Audit.Webhook.Client, g.Audit.Webhook.URL, err = client.Hook(g.Audit.Webhook.ConfigFile); err != nil {
@@ -71,8 +139,6 @@ func named(registry *rest.Registry) func(prefix string) (group, resource string)
 				return s.Info.Group, s.Info.Plural
 			}
 		}
-		// A custom resource lives below its group.
-		group, resource, _ := strings.Cut(strings.Trim(strings.TrimPrefix(prefix, "/registry/"), "/"), "/")
-		return group, resource
+		return below(prefix)
 	}
 }

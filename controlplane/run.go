@@ -128,7 +128,11 @@ func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 func (c *ControlPlane) start(g *run.Group) error {
 	ctx := g.Context()
 	registry := rest.NewRegistry(all.Kinds())
-	store, err := cached(ctx, g, c.store, registry, c.deps)
+	under, err := c.encrypted(g, registry)
+	if err != nil {
+		return err
+	}
+	store, err := cached(ctx, g, under, registry, c.deps)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,9 @@ type Record struct {
 	Key   string
 	Value []byte // as stored
 	Rev   int64  // the revision that wrote this version
+	// Stale says that the value is stored in a form that is outdated, such as
+	// encrypted with an old key: a write, even of the same, brings it up to date.
+	Stale bool
 
 	forms [Slots]atomic.Pointer[any]
 }

@@ -319,7 +319,7 @@ func (e *Engine) replace(ctx context.Context, o *Op, next, cur api.Object, rec *
 	if err != nil {
 		return nil, err
 	}
-	if bytes.Equal(value, rec.Value) {
+	if !rec.Stale && bytes.Equal(value, rec.Value) {
 		if !fresh {
 			// Others may have written since: only the newest state can be left as it is.
 			now, err := e.current(ctx, rec.Key, true)
