@@ -32,6 +32,7 @@ type History struct {
 	Template   *corev1.PodTemplateSpec
 	Collisions *int32 // tells apart templates that hash alike
 	Limit      *int32 // old revisions kept; nil is 10
+	Label      string // of revisions, with their hash; "" is RevisionLabel
 
 	Client    client.Interface
 	Revisions *client.Mirror[appsv1.ControllerRevision] // with IndexByOwner
@@ -106,9 +107,13 @@ func (h *History) Current(ctx context.Context) (*appsv1.ControllerRevision, []*a
 		return now, others, err
 	}
 	hash := h.hash(data)
+	name := h.Label
+	if name == "" {
+		name = RevisionLabel
+	}
 	made, err := objects.Create(ctx, &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{Name: h.Owner.GetName() + "-" + hash, Namespace: h.Owner.GetNamespace(), Annotations: h.Owner.GetAnnotations(),
-			Labels: WithRevision(h.Template.Labels, hash), OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(h.Owner, h.Kind)}},
+			Labels: labelled(h.Template.Labels, name, hash), OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(h.Owner, h.Kind)}},
 		Data: runtime.RawExtension{Raw: data}, Revision: next,
 	})
 	h.wrote(made, err)
@@ -163,10 +168,14 @@ func sameData(a, b []byte) bool {
 
 // WithRevision returns labels with the revision's name among them.
 func WithRevision(labels map[string]string, hash string) map[string]string {
+	return labelled(labels, RevisionLabel, hash)
+}
+
+func labelled(labels map[string]string, key, value string) map[string]string {
 	out := map[string]string{}
 	for k, v := range labels {
 		out[k] = v
 	}
-	out[RevisionLabel] = hash
+	out[key] = value
 	return out
 }

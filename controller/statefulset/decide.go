@@ -1,6 +1,7 @@
 package statefulset
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type step struct {
 	restart []*corev1.Pod // ended pods, to be made again
 	remove  []*corev1.Pod // scaled away
 	replace []*corev1.Pod // of an old template
+	mend    []*corev1.Pod // that have lost their labels
 }
 
 func (v *view) ordered() bool {
@@ -59,6 +61,8 @@ func (v *view) decide() step {
 			}
 		case v.ordered() && !v.available(p):
 			return s
+		case p.DeletionTimestamp == nil && drifted(p, i):
+			s.mend = append(s.mend, p)
 		}
 	}
 	if v.condemn(&s) {
@@ -80,8 +84,12 @@ func (v *view) condemn(s *step) bool {
 	}
 	slices.Sort(beyond)
 	slices.Reverse(beyond)
+	sick := v.firstSick()
 	for _, i := range beyond {
 		p := v.pods[i]
+		if v.ordered() && !v.available(p) && p != sick && p.DeletionTimestamp == nil {
+			return true // one before it must recover, or go, first
+		}
 		if p.DeletionTimestamp != nil {
 			if v.ordered() {
 				return true
@@ -94,6 +102,16 @@ func (v *view) condemn(s *step) bool {
 		}
 	}
 	return false
+}
+
+// firstSick is the pod of the lowest ordinal that is not available, nil if all are.
+func (v *view) firstSick() *corev1.Pod {
+	for _, i := range slices.Sorted(maps.Keys(v.pods)) {
+		if !v.available(v.pods[i]) {
+			return v.pods[i]
+		}
+	}
+	return nil
 }
 
 // partition is the lowest ordinal that updates replace.

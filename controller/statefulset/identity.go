@@ -47,8 +47,7 @@ func podFor(set *appsv1.StatefulSet, t *corev1.PodTemplateSpec, revision string,
 	p := controller.PodFor(t, set, kind)
 	p.GenerateName, p.Name = "", podName(set, ordinal)
 	p.Labels = controller.WithRevision(p.Labels, revision)
-	p.Labels[appsv1.StatefulSetPodNameLabel] = p.Name
-	p.Labels[appsv1.PodIndexLabel] = strconv.Itoa(ordinal)
+	identify(p, ordinal)
 	p.Spec.Hostname, p.Spec.Subdomain = p.Name, set.Spec.ServiceName
 	for _, c := range claimsFor(set, ordinal) {
 		v := corev1.Volume{Name: c.template, VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c.claim.Name}}}
@@ -59,6 +58,19 @@ func podFor(set *appsv1.StatefulSet, t *corev1.PodTemplateSpec, revision string,
 		}
 	}
 	return p
+}
+
+// identify labels a pod with its name and ordinal.
+func identify(p *corev1.Pod, ordinal int) {
+	if p.Labels == nil {
+		p.Labels = map[string]string{}
+	}
+	p.Labels[appsv1.StatefulSetPodNameLabel], p.Labels[appsv1.PodIndexLabel] = p.Name, strconv.Itoa(ordinal)
+}
+
+// drifted says whether a pod has lost a label that identify gives.
+func drifted(p *corev1.Pod, ordinal int) bool {
+	return p.Labels[appsv1.StatefulSetPodNameLabel] != p.Name || p.Labels[appsv1.PodIndexLabel] != strconv.Itoa(ordinal)
 }
 
 // storage is one claim of an ordinal.

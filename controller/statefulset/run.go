@@ -20,6 +20,9 @@ import (
 	"github.com/sampan-dev/sampan/kit/clock"
 )
 
+// hashLabel is on a StatefulSet's revisions; its pods carry a revision's name.
+const hashLabel = "controller.kubernetes.io/hash"
+
 var kind = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
 
 type loop struct {
@@ -70,7 +73,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if err != nil {
 		return err
 	}
-	history := &controller.History{Owner: set, Kind: kind, Template: &set.Spec.Template, Collisions: set.Status.CollisionCount, Limit: set.Spec.RevisionHistoryLimit,
+	history := &controller.History{Owner: set, Kind: kind, Template: &set.Spec.Template, Collisions: set.Status.CollisionCount, Limit: set.Spec.RevisionHistoryLimit, Label: hashLabel,
 		Client: l.Client, Revisions: l.revisions, Unseen: &l.Unseen}
 	update, others, err := history.Current(ctx)
 	if apierrors.IsAlreadyExists(err) {
@@ -85,7 +88,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 			current = r
 		}
 	}
-	v := &view{set: set, current: current.Labels[controller.RevisionLabel], update: update.Labels[controller.RevisionLabel], pods: map[int]*corev1.Pod{}, now: clock.Now()}
+	v := &view{set: set, current: current.Name, update: update.Name, pods: map[int]*corev1.Pod{}, now: clock.Now()}
 	used := map[string]bool{current.Name: true}
 	for _, p := range pods {
 		used[p.Labels[controller.RevisionLabel]] = true
@@ -145,6 +148,11 @@ func (l *loop) apply(ctx context.Context, v *view, revisions map[string]*appsv1.
 			return err
 		}
 	}
+	for _, p := range s.mend {
+		if err := l.mend(ctx, v.set, p); err != nil {
+			return err
+		}
+	}
 	_, err := controller.SlowStart(ctx, len(s.create), func(ctx context.Context, i int) error {
 		name := v.revisionFor(s.create[i])
 		return l.create(ctx, v.set, revisions[name], s.create[i])
@@ -171,6 +179,21 @@ func (l *loop) apply(ctx context.Context, v *view, revisions map[string]*appsv1.
 	return err
 }
 
+// mend gives a pod back the labels that make it what it is.
+func (l *loop) mend(ctx context.Context, set *appsv1.StatefulSet, p *corev1.Pod) error {
+	next := p.DeepCopy()
+	identify(next, ordinalOf(set, p))
+	wrote, err := client.Of[corev1.Pod](l.Client, p.Namespace).Update(ctx, next)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	l.tell(set, "update", "Update", p.Name, err)
+	if err == nil {
+		controller.Wrote(&l.Unseen, client.KeyOf(set), l.pods, wrote)
+	}
+	return err
+}
+
 func (l *loop) tell(set *appsv1.StatefulSet, verb, reason, pod string, err error) {
 	if err != nil {
 		l.Events.Event(set, corev1.EventTypeWarning, "Failed"+reason, "%s Pod %s in StatefulSet %s failed error: %s", verb, pod, set.Name, err)
@@ -185,7 +208,7 @@ func (l *loop) create(ctx context.Context, set *appsv1.StatefulSet, r *appsv1.Co
 	if err != nil {
 		return err
 	}
-	p := podFor(set, t, r.Labels[controller.RevisionLabel], ordinal)
+	p := podFor(set, t, r.Name, ordinal)
 	for _, c := range claimsFor(set, ordinal) {
 		if err := l.provide(ctx, set, p.Name, c.claim); err != nil {
 			return err

@@ -3,6 +3,7 @@ package statefulset
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -257,5 +258,54 @@ func TestClaimsGoWithThePolicy(t *testing.T) {
 		if got := owner("data-s-0"); got != "StatefulSet s" {
 			t.Errorf("owner of the kept: %s", got)
 		}
+	})
+}
+
+func TestScaleDownHaltsForTheSick(t *testing.T) {
+	ready := corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+	for sick, want := range map[string]string{"": "s-2", "012": "", "0": "s-2", "2": "s-2", "12": "", "02": ""} {
+		s := set(0, nil)
+		v := &view{set: s, pods: map[int]*corev1.Pod{}, now: time.Now()}
+		for i := range 3 {
+			p := podFor(s, &s.Spec.Template, "r", i)
+			if !strings.Contains(sick, strconv.Itoa(i)) {
+				p.Status = ready
+			}
+			v.pods[i] = p
+		}
+		got := ""
+		for _, p := range v.decide().remove {
+			got += p.Name
+		}
+		if got != want {
+			t.Errorf("sick %q: removes %q, want %q", sick, got, want)
+		}
+	}
+}
+
+func TestLabelsComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(set(1, nil))
+		d := controller.WithClient(s)
+		ctx, stop := context.WithCancel(t.Context())
+		g := run.New(ctx)
+		g.Go("mirrors", d.Mirrors.Run)
+		g.Go("loop", New(d).Run)
+		w := &world{Server: s, t: t, ctx: ctx}
+		w.live(3)
+		p := w.pods()[0].DeepCopy()
+		revision := p.Labels[controller.RevisionLabel]
+		delete(p.Labels, appsv1.StatefulSetPodNameLabel)
+		w.Put(p)
+		w.live(3)
+		if p := w.pods()[0]; p.Labels[appsv1.StatefulSetPodNameLabel] != "s-0" || !strings.HasPrefix(revision, "s-") {
+			t.Errorf("labels %v", p.Labels)
+		}
+		revisions, _ := client.Of[appsv1.ControllerRevision](s, "a").List(ctx, nil)
+		if len(revisions) != 1 || revisions[0].Name != revision || revision != "s-"+revisions[0].Labels[hashLabel] {
+			t.Errorf("revisions %v, pod of %s", revisions, revision)
+		}
+		stop()
+		_ = g.Wait()
 	})
 }
