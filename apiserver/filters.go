@@ -104,7 +104,6 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, err := s.whoIs(r)
 		if err != nil {
-			s.metrics.authFailed()
 			if s.d.Audit != nil {
 				s.d.Audit.Unauthenticated(w, r)
 			}
@@ -156,7 +155,7 @@ func (s *Server) whoIs(r *http.Request) (*request.User, error) {
 	for _, a := range s.d.Authn {
 		u, ok, err := a.Authenticate(r)
 		if err != nil {
-			s.log.Debug("authentication failed", "path", r.URL.Path, "err", err)
+			s.log.Warn("Unable to authenticate the request", "path", r.URL.Path, "err", err)
 			return nil, request.Unauthorized()
 		}
 		if ok {

@@ -12,9 +12,9 @@ import (
 
 // metrics are the server's, under upstream's names.
 type metrics struct {
-	requests, dropped, authn *prometheus.CounterVec
-	duration, size           *prometheus.HistogramVec
-	inflight, long           *prometheus.GaugeVec
+	requests, dropped *prometheus.CounterVec
+	duration, size    *prometheus.HistogramVec
+	inflight, long    *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,10 +38,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			append(labels, "component")),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_dropped_requests_total",
 			Help: "Number of requests dropped with 'Try again later' response"}, []string{"request_kind"}),
-		authn: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authentication_attempts",
-			Help: "Counter of authenticated attempts."}, []string{"result"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.size, m.inflight, m.long, m.dropped, m.authn)
+	reg.MustRegister(m.requests, m.duration, m.size, m.inflight, m.long, m.dropped)
 	return m
 }
 
@@ -60,8 +58,6 @@ func (m *metrics) serving(mutating bool, delta int) {
 
 // refused counts a request that was one too many.
 func (m *metrics) refused(mutating bool) { m.dropped.WithLabelValues(requestKind(mutating)).Inc() }
-
-func (m *metrics) authFailed() { m.authn.WithLabelValues("failure").Inc() }
 
 // begin counts a request in and returns what counts it out.
 func (m *metrics) begin(r *http.Request, i *request.Info, long bool) func(code int, written int64, took time.Duration) {

@@ -10,6 +10,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/aggregate"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/resource"
 	"github.com/sampan-dev/sampan/resource/all"
 )
@@ -36,9 +37,9 @@ func aggregator(cfg *Config, back request.Backend, registry *rest.Registry, deps
 
 // trust is whom other servers are told to believe.
 func trust(cfg *Config) *aggregate.Trust {
-	t := &aggregate.Trust{ClientCA: cfg.ClientCA.CertPEM()}
+	t := &aggregate.Trust{ClientCA: pki.EncodeCerts(cfg.clientCAs()...)}
 	if h := cfg.requestHeader(); h != nil {
-		t.RequestHeaderCA = cfg.FrontProxyCA.CertPEM()
+		t.RequestHeaderCA = cfg.frontProxyPEM()
 		t.AllowedNames, t.UserHeaders, t.UIDHeaders = h.AllowedNames, h.UserHeaders, h.UIDHeaders
 		t.GroupHeaders, t.Extra = h.GroupHeaders, h.ExtraPrefixes
 	}

@@ -3,10 +3,9 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
+	"errors"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 
 	"github.com/sampan-dev/sampan/apiserver"
@@ -30,8 +29,9 @@ type gate struct {
 	back     request.Backend
 	rbac     *authz.RBAC
 	node     *authz.Node
-	authz    authz.Chain
+	authz    *authz.Live
 	authn    *authn.Union
+	issuers  *authn.Issuers // nil when there are none
 	accounts *authn.Accounts
 	ledger   *ledger.Ledger
 	custom   *crd.Server
@@ -48,12 +48,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	engine := rest.New(rest.Deps{Store: store, Registry: registry, Fields: fields, Log: deps.Log})
 	g := &gate{back: engine.Backend()}
 	g.custom = customResources(g.back, registry, fields, store, deps)
-	g.rbac, g.node = authz.NewRBAC(g.back), authz.NewNode(g.back)
-	var err error
-	if g.authz, err = authz.NewChain(cfg.AuthorizationModes, g.rbac, g.node); err != nil {
-		return nil, nil, err
-	}
-	if err := g.authenticators(cfg); err != nil {
+	if err := errors.Join(g.authorizers(cfg, deps), g.authenticators(cfg, deps)); err != nil {
 		return nil, nil, err
 	}
 	if err := g.newJudges(fields, registry, deps); err != nil {
@@ -73,7 +68,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 		// As upstream without --kubelet-certificate-authority: kubelets' serving
 		// certificates are their own.
 		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{cfg.Kubelet}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-		Streams:    ctx,
+		Streams:    ctx, MaxTokenLife: cfg.Access.MaxTokenLife, ExactTokens: cfg.Access.ExactTokens,
 	}, g.back, g.accounts)
 	engine.Admission = append(plugins, authz.NewGuard(g.rbac, g.authz))
 	engine.Begin = func() rest.Transaction { return g.ledger.Begin() }
@@ -87,6 +82,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 		Aggregated: g.aggregator.Serve, Discovery: g.aggregator.Discovery,
 		Paths: map[string]http.Handler{
 			"/openid/v1/jwks": g.accounts.JWKS(), "/.well-known/openid-configuration": g.accounts.Discovery(),
+			"/openid/v1/jwks/": g.accounts.JWKS(), "/.well-known/openid-configuration/": g.accounts.Discovery(),
 		},
 		Log: deps.Log, Metrics: deps.Metrics,
 	})
@@ -100,46 +96,5 @@ func (c *Config) server(hooks []request.Hook) apiserver.Config {
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Serving() },
 		ClientCAs:   c.ClientCA.Pool, Advertise: c.Advertise.AsSlice(), AdvertisePort: c.Port,
 		ServiceIP: c.ServiceCIDRs[0].Masked().Addr().Next().AsSlice(), Anonymous: c.Anonymous, Profiling: true, PostStart: hooks,
-	}
-}
-
-func (g *gate) authenticators(cfg *Config) error {
-	var err error
-	issuer := authn.DefaultIssuer
-	if cfg.ClusterDomain != "" {
-		issuer = "https://kubernetes.default.svc." + cfg.ClusterDomain
-	}
-	if g.accounts, err = authn.NewAccounts(authn.AccountsConfig{Issuers: []string{issuer}, Key: cfg.AccountKey}, g.back); err != nil {
-		return err
-	}
-	tokens := []authn.TokenAuthenticator{}
-	if cfg.TokenFile != "" {
-		f, err := os.Open(cfg.TokenFile)
-		if err != nil {
-			return fmt.Errorf("--token-auth-file: %w", err)
-		}
-		defer f.Close()
-		static, err := authn.ReadStatic(f)
-		if err != nil {
-			return fmt.Errorf("--token-auth-file: %w", err)
-		}
-		tokens = append(tokens, static)
-	}
-	tokens = append(tokens, g.accounts, &authn.Bootstrap{Back: g.back})
-	c := authn.Config{ClientCA: authn.NewPool(cfg.ClientCA.Cert), Tokens: tokens, Anonymous: cfg.Anonymous}
-	c.RequestHeader = cfg.requestHeader()
-	g.authn = authn.New(c)
-	return nil
-}
-
-// requestHeader says which front proxies are believed; nil when none is.
-func (c *Config) requestHeader() *authn.RequestHeader {
-	if c.FrontProxyCA == nil {
-		return nil
-	}
-	return &authn.RequestHeader{
-		CA: authn.NewPool(c.FrontProxyCA.Cert), AllowedNames: []string{"front-proxy-client"},
-		UserHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
-		GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"},
 	}
 }

@@ -41,6 +41,7 @@ type Config struct {
 	TokenFile       string          // static tokens; empty for none
 
 	AuthorizationModes                []string
+	Access                            Access
 	EnableAdmission, DisableAdmission []string
 	Anonymous                         bool
 	Guard                             Guard

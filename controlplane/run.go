@@ -161,6 +161,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("rbac", as(c.gate.rbac.Run))
 	g.Go("admission configurations", as(c.gate.judges.run))
 	g.Go("custom resources", as(c.gate.custom.Run))
+	c.runAccess(g, as)
 	g.Go("node authorizer", as(c.gate.node.Run))
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))
@@ -226,6 +227,7 @@ func (c *ControlPlane) hooks() []request.Hook {
 		{Name: "scheduling/bootstrap-system-priority-classes", Fn: systemPriorities},
 		{Name: "start-kubernetes-service-cidr-controller", Fn: serviceRange(c.cfg.ServiceCIDRs)},
 		c.registration(),
+		c.legacyTokens(),
 		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error {
 			if err := authz.Bootstrap(ctx, b); err != nil {
 				return err

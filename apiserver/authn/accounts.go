@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	corev1 "k8s.io/api/core/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -45,6 +44,7 @@ type AccountsConfig struct {
 	Key       crypto.Signer      // signs; nil only verifies
 	Verify    []crypto.PublicKey // accepted beside Key's own
 	JWKSURI   string             // what the discovery document names; "" is the issuer's own
+	Metrics   prometheus.Registerer
 }
 
 // Accounts issues and knows service account tokens.
@@ -54,6 +54,8 @@ type Accounts struct {
 	signer jose.Signer
 	keys   map[string]crypto.PublicKey // by key id
 	set    jose.JSONWebKeySet
+	uses   *uses
+	used   chan usedSecret // legacy tokens' secrets to be dated
 }
 
 // NewAccounts returns the authority on service account tokens.
@@ -64,7 +66,7 @@ func NewAccounts(c AccountsConfig, back request.Backend) (*Accounts, error) {
 	if c.Audiences == nil {
 		c.Audiences = c.Issuers
 	}
-	a := &Accounts{c: c, back: back, keys: map[string]crypto.PublicKey{}}
+	a := &Accounts{c: c, back: back, keys: map[string]crypto.PublicKey{}, uses: newUses(c.Metrics), used: make(chan usedSecret, maxUsed)}
 	all := c.Verify
 	if c.Key != nil {
 		all = append([]crypto.PublicKey{c.Key.Public()}, all...)
@@ -228,9 +230,17 @@ func (a *Accounts) Token(ctx context.Context, token string, audiences []string) 
 	if len(audiences) == 0 {
 		audiences = a.c.Audiences
 	}
+	has := []string(c.Audience)
+	if len(has) == 0 { // of the time before audiences
+		has = a.c.Audiences
+	}
+	matched := both(audiences, has)
+	if len(matched) == 0 {
+		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", has, audiences)
+	}
 	if c.Issuer == legacyIssuer {
 		u, err := a.legacy(ctx, c, token)
-		return u, audiences, err == nil, err
+		return u, matched, err == nil, err
 	}
 	now := clock.Now()
 	if err := c.ValidateWithLeeway(jwt.Expected{Time: now}, 0); err != nil {
@@ -239,16 +249,10 @@ func (a *Accounts) Token(ctx context.Context, token string, audiences []string) 
 	if c.Expiry == nil {
 		return nil, nil, false, errors.New("token has no expiry")
 	}
-	var matched []string
-	for _, want := range audiences {
-		if slices.Contains(c.Audience, want) {
-			matched = append(matched, want)
-		}
-	}
-	if len(matched) == 0 {
-		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", c.Audience, audiences)
-	}
 	u, err := a.bound(ctx, c)
+	if err == nil {
+		a.stale(ctx, c, now)
+	}
 	return u, matched, err == nil, err
 }
 
@@ -305,25 +309,6 @@ func (a *Accounts) bound(ctx context.Context, c *claims) (*request.User, error) 
 		}
 	}
 	return u, nil
-}
-
-func (a *Accounts) legacy(ctx context.Context, c *claims, token string) (*request.User, error) {
-	obj, err := a.back.Get(ctx, schema.GroupResource{Resource: "secrets"}, c.LegacyNamespace, c.LegacySecret)
-	if err != nil {
-		return nil, errors.New("token has been invalidated")
-	}
-	s, ok := obj.(*corev1.Secret)
-	if !ok || s.DeletionTimestamp != nil || subtle.ConstantTimeCompare(s.Data[corev1.ServiceAccountTokenKey], []byte(token)) != 1 {
-		return nil, errors.New("token does not match server's copy")
-	}
-	sa, err := a.back.Get(ctx, schema.GroupResource{Resource: "serviceaccounts"}, c.LegacyNamespace, c.LegacyAccount)
-	if err != nil || sa.GetDeletionTimestamp() != nil {
-		return nil, errors.New("service account has been deleted")
-	}
-	if string(sa.GetUID()) != c.LegacyUID {
-		return nil, fmt.Errorf("ServiceAccount UID (%s) does not match claim (%s)", sa.GetUID(), c.LegacyUID)
-	}
-	return AccountUser(c.LegacyNamespace, c.LegacyAccount, c.LegacyUID), nil
 }
 
 // AccountUser is who a service account is.

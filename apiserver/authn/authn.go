@@ -76,6 +76,10 @@ type Config struct {
 	Anonymous     bool
 	// AnonymousPaths limits anonymous requests to these paths; nil is all.
 	AnonymousPaths []string
+	// Issuers, when they say something of anonymous requests, have the last word.
+	Issuers *Issuers
+	// Metrics counts; may be nil.
+	Metrics *Metrics
 }
 
 // TokenAuthenticator knows one kind of token. ok is false for other kinds.
@@ -91,11 +95,18 @@ type Union struct {
 }
 
 // New returns the union of what c chooses.
-func New(c Config) *Union { return &Union{c: c, tokens: newTokens(c.Tokens)} }
+func New(c Config) *Union { return &Union{c: c, tokens: newTokens(c.Tokens, c.Metrics)} }
 
 // Authenticate says who sent r. Not ok without error means that no credential
 // was shown and anonymous requests are off.
 func (u *Union) Authenticate(r *http.Request) (*request.User, bool, error) {
+	start := clock.Now()
+	user, ok, err := u.authenticate(r)
+	u.c.Metrics.asked(user, err, clock.Since(start))
+	return user, ok, err
+}
+
+func (u *Union) authenticate(r *http.Request) (*request.User, bool, error) {
 	var errs []error
 	for _, try := range []func(*http.Request) (*request.User, bool, error){u.proxy, u.cert, u.bearer} {
 		user, ok, err := try(r)
@@ -109,7 +120,13 @@ func (u *Union) Authenticate(r *http.Request) (*request.User, bool, error) {
 	if len(errs) > 0 {
 		return nil, false, errors.Join(errs...)
 	}
-	if !u.c.Anonymous || u.c.AnonymousPaths != nil && !slices.Contains(u.c.AnonymousPaths, r.URL.Path) {
+	enabled, paths := u.c.Anonymous, u.c.AnonymousPaths
+	if u.c.Issuers != nil {
+		if says, e, p := u.c.Issuers.Anonymous(); says {
+			enabled, paths = e, p
+		}
+	}
+	if !enabled || paths != nil && !slices.Contains(paths, r.URL.Path) {
 		return nil, false, nil
 	}
 	return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, true, nil
@@ -145,7 +162,7 @@ func (u *Union) cert(r *http.Request) (*request.User, bool, error) {
 	pool := u.c.ClientCA.p.Load()
 	c, err := u.c.ClientCA.verify(r)
 	if err != nil {
-		return nil, false, fmt.Errorf("verifying certificate SN=%v: %w", c.SerialNumber, err)
+		return nil, false, fmt.Errorf("verifying certificate SN=%d, SKID=%s, AKID=%s failed: %w", c.SerialNumber, hexColons(c.SubjectKeyId), hexColons(c.AuthorityKeyId), err)
 	}
 	if c.Subject.CommonName == "" {
 		return nil, false, nil
@@ -157,6 +174,15 @@ func (u *Union) cert(r *http.Request) (*request.User, bool, error) {
 	})
 	u.certs.keep(c, pool, user, now)
 	return user, true, nil
+}
+
+// hexColons writes a key's id as other tools do.
+func hexColons(b []byte) string {
+	parts := make([]string, len(b))
+	for i, c := range b {
+		parts[i] = fmt.Sprintf("%02X", c)
+	}
+	return strings.Join(parts, ":")
 }
 
 // certs remembers whose certificates were verified: a client sends hundreds of
@@ -204,6 +230,9 @@ const webSocketToken = "base64url.bearer.authorization.k8s.io."
 func (u *Union) bearer(r *http.Request) (*request.User, bool, error) {
 	scheme, token, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
 	token = strings.TrimSpace(token)
+	if strings.EqualFold(scheme, "basic") {
+		return nil, false, errors.New("basic authentication was removed in v1.19: use a token or a client certificate")
+	}
 	if strings.EqualFold(scheme, "bearer") && token != "" {
 		user, _, ok, err := u.tokens.Token(r.Context(), token, nil)
 		if ok {

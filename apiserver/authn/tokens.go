@@ -30,7 +30,8 @@ const (
 
 // tokens asks each kind in turn and remembers who was recognised for a moment.
 type tokens struct {
-	kinds []TokenAuthenticator
+	kinds   []TokenAuthenticator
+	metrics *Metrics
 
 	mu    sync.Mutex
 	cache map[[sha256.Size]byte]known
@@ -42,8 +43,52 @@ type known struct {
 	until   time.Time
 }
 
-func newTokens(kinds []TokenAuthenticator) *tokens {
-	return &tokens{kinds: kinds, cache: map[[sha256.Size]byte]known{}}
+func newTokens(kinds []TokenAuthenticator, m *Metrics) *tokens {
+	return &tokens{kinds: kinds, metrics: m, cache: map[[sha256.Size]byte]known{}}
+}
+
+// cacheKey names a question without keeping the token.
+func cacheKey(token string, audiences []string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(strings.Join(audiences, "\x00") + "\x00\x00" + token))
+}
+
+// both returns what two lists have in common, in the first's order.
+func both(a, b []string) (out []string) {
+	for _, s := range a {
+		if slices.Contains(b, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// agnostic is a kind of token that knows nothing of audiences: its tokens are for
+// the API server.
+type agnostic struct {
+	TokenAuthenticator
+	own []string
+}
+
+// Agnostic gives the tokens of a kind the API server's audiences.
+func Agnostic(kind TokenAuthenticator, own []string) TokenAuthenticator { return agnostic{kind, own} }
+
+// Token honours tokens that are asked for with one of the server's audiences.
+func (a agnostic) Token(ctx context.Context, token string, audiences []string) (*request.User, []string, bool, error) {
+	matched := a.own
+	if len(audiences) > 0 {
+		if matched = both(audiences, a.own); len(matched) == 0 {
+			return nil, nil, false, nil
+		}
+	}
+	u, _, ok, err := a.TokenAuthenticator.Token(ctx, token, audiences)
+	return u, matched, ok, err
+}
+
+func (a agnostic) expires(token string) time.Time {
+	if e, ok := a.TokenAuthenticator.(expiring); ok {
+		return e.expires(token)
+	}
+	return time.Time{}
 }
 
 // expiring is a TokenAuthenticator that says when a token stops being good.
@@ -51,12 +96,14 @@ type expiring interface{ expires(token string) time.Time }
 
 // Token says whom a token belongs to.
 func (t *tokens) Token(ctx context.Context, token string, audiences []string) (*request.User, []string, bool, error) {
-	key := sha256.Sum256([]byte(strings.Join(audiences, "\x00") + "\x00\x00" + token))
+	key := cacheKey(token, audiences)
 	now := clock.Now()
 	t.mu.Lock()
 	k, hit := t.cache[key]
 	t.mu.Unlock()
-	if hit && now.Before(k.until) {
+	hit = hit && now.Before(k.until)
+	t.metrics.cache(hit)
+	if hit {
 		return k.user, k.matched, true, nil
 	}
 	var errs []error

@@ -60,7 +60,7 @@ func TestPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	node := NewNode(b)
-	chain, err := NewChain([]string{ModeNode, ModeRBAC}, a, node)
+	chain, err := NewLive(FromModes([]string{ModeNode, ModeRBAC}, nil), Parts{RBAC: a, Node: node})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestSafetyAgainstDumbEvaluator(t *testing.T) {
 
 func TestGuard(t *testing.T) {
 	_, a := booted(t)
-	chain, _ := NewChain([]string{ModeRBAC}, a, nil)
+	chain, _ := NewLive(FromModes([]string{ModeRBAC}, nil), Parts{RBAC: a})
 	g := NewGuard(a, chain)
 	jane := &request.User{Name: "jane", Groups: []string{"devs"}}
 	a.observe(nil, &rbacv1.ClusterRoleBinding{
@@ -322,11 +322,11 @@ func TestLivenessAfterChange(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	for _, bad := range [][]string{nil, {"ABACUS"}, {"RBAC", "RBAC"}} {
-		if _, err := NewChain(bad, nil, nil); err == nil {
+		if _, err := NewLive(FromModes(bad, nil), Parts{}); err == nil {
 			t.Errorf("%q passed", bad)
 		}
 	}
-	c, err := NewChain([]string{ModeAlwaysAllow}, nil, nil)
+	c, err := NewLive(FromModes([]string{ModeAlwaysAllow}, nil), Parts{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ package authz
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -28,37 +27,12 @@ const (
 	ModeRBAC        = "RBAC"
 	ModeAlwaysAllow = "AlwaysAllow"
 	ModeAlwaysDeny  = "AlwaysDeny"
+	ModeWebhook     = "Webhook"
+	ModeABAC        = "ABAC"
 )
 
 // Chain asks its members in turn; the first with an opinion decides.
 type Chain []request.Authorizer
-
-// NewChain puts the authorizers of modes in order, behind the one that lets
-// system:masters do everything. rbac and node may be nil when their mode is absent.
-func NewChain(modes []string, rbac *RBAC, node *Node) (Chain, error) {
-	c := Chain{privileged{}}
-	for i, m := range modes {
-		if slices.Contains(modes[:i], m) {
-			return nil, fmt.Errorf("authorization-mode: %q has mode specified more than once", m)
-		}
-		switch m {
-		case ModeRBAC:
-			c = append(c, rbac)
-		case ModeNode:
-			c = append(c, node)
-		case ModeAlwaysAllow:
-			c = append(c, always{request.Allow})
-		case ModeAlwaysDeny:
-			c = append(c, always{request.NoOpinion})
-		default:
-			return nil, fmt.Errorf("authorization-mode: %q is not a valid mode", m)
-		}
-	}
-	if len(modes) == 0 {
-		return nil, errors.New("authorization-mode: at least one authorization-mode must be passed")
-	}
-	return c, nil
-}
 
 // Authorize asks the members in turn.
 func (c Chain) Authorize(ctx context.Context, u *request.User, i *request.Info) (request.Decision, string, error) {
@@ -120,4 +94,12 @@ func (a always) Rules(context.Context, *request.User, string) ([]request.Resourc
 	}
 	all := []string{"*"}
 	return []request.ResourceRule{{Verbs: all, APIGroups: all, Resources: all}}, []request.NonResourceRule{{Verbs: all, NonResourceURLs: all}}, false, nil
+}
+
+// Rules says that nodes may more than can be listed.
+func (n *Node) Rules(_ context.Context, u *request.User, _ string) ([]request.ResourceRule, []request.NonResourceRule, bool, error) {
+	if _, ok := NodeName(u); ok {
+		return nil, nil, true, errors.New("node authorizer does not support user rule resolution")
+	}
+	return nil, nil, false, nil
 }

@@ -326,7 +326,7 @@ func (s *Streams) token(ctx context.Context, i *request.Info, parent, body api.O
 		c.Life = min(c.Life, s.c.MaxTokenLife)
 	}
 	asked := c.Life
-	if c.Pod != nil && asked == mountedLife && slices.Equal(c.Audiences, s.tokens.Audiences()) {
+	if !s.c.ExactTokens && c.Pod != nil && asked == mountedLife && slices.Equal(c.Audiences, s.tokens.Audiences()) {
 		c.Life, c.WarnAfter = extendedLife, mountedLife
 	}
 	text, expires, _, err := s.tokens.Issue(c)

@@ -41,6 +41,8 @@ type Config struct {
 	AddressTypes []corev1.NodeAddressType
 	// MaxTokenLife bounds service account tokens; 0 is no bound.
 	MaxTokenLife time.Duration
+	// ExactTokens never gives mounted tokens a longer life than was asked for.
+	ExactTokens bool
 	// Streams ends when the server does: long streams end with it.
 	Streams context.Context //nolint:containedctx // the server's life, not a request's
 }
