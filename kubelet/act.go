@@ -118,7 +118,9 @@ func (k *Kubelet) prepare(ctx context.Context, w *worker, pod *corev1.Pod) error
 		}
 		return fmt.Errorf("prepare: pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	w.mu.Lock()
 	w.volumes = volumes
+	w.mu.Unlock()
 	return nil
 }
 
@@ -241,6 +243,7 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 		Pod: pod, Container: s.Container, Node: &k.node, Restarts: s.Restarts, ImageRef: img.Id, ImageUser: img,
 		PodIPs: ips, LogPath: spec.LogPath(s.Container.Name, s.Restarts), QOS: semantics.QoS(pod), MemoryCapacity: k.memoryCapacity(), Static: w.static,
 	}
+	in.Target = targetOf(pod, state, s)
 	links := pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks
 	services := spec.ServiceEnv(k.services.List(""), pod.Namespace, links)
 	var err error
@@ -259,6 +262,21 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 	return spec.ContainerConfig(in)
 }
 
+// targetOf is the container whose processes a debugging container shall see.
+func targetOf(pod *corev1.Pod, state *cri.State, s *Start) string {
+	if s.Kind == Ephemeral {
+		for i := range pod.Spec.EphemeralContainers {
+			e := &pod.Spec.EphemeralContainers[i]
+			if e.Name == s.Container.Name && e.TargetContainerName != "" {
+				if c := state.Container(e.TargetContainerName); c != nil {
+					return c.ID
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // hook runs what a container wants done at its start or before its end.
 func (k *Kubelet) hook(ctx context.Context, pod *corev1.Pod, c *corev1.Container, id string, h *corev1.LifecycleHandler, ip string) error {
 	switch {
@@ -268,8 +286,9 @@ func (k *Kubelet) hook(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 	case h.Sleep != nil:
 		return clock.Sleep(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
 	case h.HTTPGet != nil:
+		// Any answer will do: what it says is not judged.
 		r, msg, err := probe.Get(ctx, &probe.Target{Pod: pod, Container: c, ID: id, IP: ip}, h.HTTPGet)
-		if err == nil && (r == probe.Unknown || r == probe.Failure) {
+		if err == nil && r == probe.Unknown {
 			err = errors.New(msg)
 		}
 		return err

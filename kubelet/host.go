@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sampan-dev/sampan/kubelet/cgroup"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 	"github.com/sampan-dev/sampan/kubelet/logs"
 	"github.com/sampan-dev/sampan/kubelet/server"
@@ -27,7 +29,7 @@ type Serve struct {
 // endpoint returns the HTTPS endpoint of this agent.
 func (k *Kubelet) endpoint(s *Serve, metrics prometheus.Gatherer) *server.Server {
 	return server.New(s.Config, server.Deps{
-		Host: host{k}, Runtime: k.deps.Runtime, Images: k.deps.Images, Metrics: metrics, Log: k.log,
+		Host: host{k}, Runtime: k.deps.Runtime, Images: k.deps.Images, Metrics: metrics, Probes: k.metrics.probeMetrics(), Log: k.log,
 		Auth: server.NewReviews(k.deps.Client, k.cfg.NodeName, s.Tokens, s.AllowAll),
 	})
 }
@@ -143,4 +145,64 @@ func (k *Kubelet) PodUIDs() map[types.UID]bool {
 		out[w.uid] = true
 	}
 	return out
+}
+
+// Cores is how many processors the node has.
+func (h host) Cores() int {
+	capacity := h.k.nodes.Capacity()
+	return int(capacity.Cpu().Value())
+}
+
+// Machine measures the node as a whole: its own control groups, and where it has
+// none, the kernel's figures.
+func (h host) Machine() server.Machine {
+	u := cgroup.Machine()
+	m := server.Machine{CPU: u.CPU, Memory: u.Memory, WorkingSet: u.WorkingSet, Rss: u.Rss, Faults: u.Faults, MajorFaults: u.MajorFaults, Root: h.k.cfg.Root}
+	if all := uint64(h.k.memoryCapacity()); all > u.WorkingSet {
+		m.Available = all - u.WorkingSet
+	}
+	left, limit := pids()
+	m.Processes, m.MaxProcesses = limit-left, limit
+	return m
+}
+
+// Disk measures what a pod keeps on the node.
+func (h host) Disk(_ context.Context, pod *corev1.Pod) server.Disk {
+	d := server.Disk{Logs: map[string]server.Files{}}
+	files := func(path string) server.Files {
+		bytes, inodes := du(path)
+		return server.Files{Bytes: bytes, Inodes: inodes}
+	}
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			d.Logs[list[i].Name] = files(filepath.Join(h.k.podLogDir(pod), list[i].Name))
+		}
+	}
+	if info, err := os.Stat(filepath.Join(h.k.volumes.PodDir(pod.UID), "etc-hosts")); err == nil {
+		d.Own = server.Files{Bytes: info.Size(), Inodes: 1}
+	}
+	w := h.k.worker(pod.UID)
+	if w == nil {
+		return d
+	}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		w.mu.Lock()
+		at := w.volumes[v.Name]
+		w.mu.Unlock()
+		one := server.Volume{Name: v.Name}
+		switch {
+		case at.Path == "" || at.Block || v.HostPath != nil:
+			continue
+		case v.PersistentVolumeClaim != nil:
+			one.Claim, one.Path = v.PersistentVolumeClaim.ClaimName, at.Path
+		case v.Ephemeral != nil:
+			one.Claim, one.Path = pod.Name+"-"+v.Name, at.Path
+		default:
+			one.Files = files(at.Path)
+			one.Ephemeral = v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault || v.ConfigMap != nil || v.DownwardAPI != nil
+		}
+		d.Volumes = append(d.Volumes, one)
+	}
+	return d
 }

@@ -90,7 +90,7 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 	k.volumes = volume.New(cfg.Root, source{k})
 	k.images = image.New(deps.Images, cfg.ParallelPulls)
 	k.probes = probe.New(probe.Deps{
-		Ask: probe.Network{Runtime: deps.Runtime}, Log: k.log, Changed: k.work.Add,
+		Ask: probe.Network{Runtime: deps.Runtime}, Log: k.log, Changed: k.work.Add, Count: k.metrics.probed,
 		Event: func(t *probe.Target, kind, reason, message string) {
 			k.containerEvent(t.Pod, t.Container.Name, kind, reason, message)
 		},

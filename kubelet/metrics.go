@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kubelet/probe"
 	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
@@ -53,6 +54,19 @@ func newMetrics(r prometheus.Registerer, node string) *metrics {
 	m.probes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "prober_probe_total", Help: "Cumulative number of a liveness, readiness or startup probe for a container by result."},
 		[]string{"probe_type", "result", "container", "pod", "namespace", "pod_uid"})
 	return m
+}
+
+// probeMetrics are served apart.
+func (m *metrics) probeMetrics() prometheus.Gatherer {
+	r := prometheus.NewRegistry()
+	r.MustRegister(m.probes)
+	return r
+}
+
+// probed counts the result of a probe.
+func (m *metrics) probed(t *probe.Target, kind string, r probe.Result) {
+	result := map[probe.Result]string{probe.Success: "successful", probe.Warning: "successful", probe.Failure: "failed", probe.Unknown: "unknown"}[r]
+	m.probes.WithLabelValues(kind, result, t.Container.Name, t.Pod.Name, t.Pod.Namespace, string(t.Pod.UID)).Inc()
 }
 
 func register[T prometheus.Collector](r prometheus.Registerer, c T) T {

@@ -247,7 +247,9 @@ func (k *Kubelet) renew(ctx context.Context, w *worker, pod *corev1.Pod) {
 		}
 		return
 	}
+	w.mu.Lock()
 	w.volumes = volumes
+	w.mu.Unlock()
 }
 
 func podText(pod *corev1.Pod) string {

@@ -52,6 +52,7 @@ type Asker interface {
 type Deps struct {
 	Ask     Asker
 	Changed func(uid types.UID) // some verdict changed
+	Count   func(t *Target, kind string, r Result)
 	Event   func(t *Target, kind, reason, message string)
 	Log     *slog.Logger
 }
@@ -192,6 +193,9 @@ func (m *Manager) once(ctx context.Context, w *watched, kind string, p *corev1.P
 		return
 	}
 	r, msg := m.ask(ctx, &target, p)
+	if m.d.Count != nil && ctx.Err() == nil {
+		m.d.Count(&target, kind, r)
+	}
 	if ctx.Err() != nil || r == Unknown {
 		if r == Unknown && ctx.Err() == nil {
 			m.d.Event(&target, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored: %s", kind, msg))

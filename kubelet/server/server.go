@@ -27,6 +27,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/kubelet/cri"
@@ -49,6 +51,10 @@ type Host interface {
 	Configuration() any
 	Healthy(ctx context.Context) error
 	NodeName() string
+	// Machine, Disk and Cores tell what the node has and what is used of it.
+	Machine() Machine
+	Disk(ctx context.Context, pod *corev1.Pod) Disk
+	Cores() int
 }
 
 // Config says where and for whom to listen.
@@ -72,17 +78,23 @@ type Deps struct {
 	Images  cri.Images
 	Auth    Auth
 	Metrics prometheus.Gatherer
+	Probes  prometheus.Gatherer // at /metrics/probes
 	Log     *slog.Logger
 }
 
 // Server answers requests. Make one with New.
 type Server struct {
-	cfg Config
-	d   Deps
+	cfg     Config
+	d       Deps
+	started time.Time
+
+	mu        sync.Mutex
+	lastCPU   uint64 // of the node when somebody last asked
+	lastAsked time.Time
 }
 
 // New returns a server that does not listen yet.
-func New(cfg Config, d Deps) *Server { return &Server{cfg: cfg, d: d} }
+func New(cfg Config, d Deps) *Server { return &Server{cfg: cfg, d: d, started: clock.Now()} }
 
 // Run listens until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -199,7 +211,9 @@ func (s *Server) Handler() http.Handler {
 		reg.MustRegister(c)
 		mux.Handle(path, promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	}
-	mux.HandleFunc("GET /metrics/probes", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/plain") })
+	if s.d.Probes != nil {
+		mux.Handle("GET /metrics/probes", promhttp.HandlerFor(s.d.Probes, promhttp.HandlerOpts{}))
+	}
 	if s.cfg.LogDir != "" {
 		mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(s.cfg.LogDir))))
 	}

@@ -42,6 +42,11 @@ func (h *host) Logs(_ context.Context, _, pod, _ string, o *corev1.PodLogOptions
 func (h *host) Configuration() any            { return map[string]string{"a": "b"} }
 func (h *host) Healthy(context.Context) error { return nil }
 func (h *host) NodeName() string              { return "n1" }
+func (h *host) Cores() int                    { return 2 }
+func (h *host) Machine() Machine {
+	return Machine{CPU: 5e9, Memory: 300, WorkingSet: 200, Available: 800, Root: "/"}
+}
+func (h *host) Disk(context.Context, *corev1.Pod) Disk { return Disk{} }
 
 // rule lets requests in that carry its word.
 type rule string

@@ -3,10 +3,11 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -14,6 +15,34 @@ import (
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 )
+
+// Machine is what the node as a whole uses.
+type Machine struct {
+	CPU                     uint64 // nanoseconds, ever
+	Memory, WorkingSet, Rss uint64
+	Available               uint64
+	Faults, MajorFaults     uint64
+	Root                    string // whose filesystem is the node's
+	Processes, MaxProcesses int64
+}
+
+// Disk is what a pod keeps on the node besides its containers' layers.
+type Disk struct {
+	Logs    map[string]Files // by container
+	Volumes []Volume
+	Own     Files // files that the agent makes for it
+}
+
+// Files are a tree's bytes and inodes.
+type Files struct{ Bytes, Inodes int64 }
+
+// Volume is one volume of a pod. Path is set for one with a filesystem of its own.
+type Volume struct {
+	Name, Claim string
+	Files       Files
+	Path        string
+	Ephemeral   bool // counts as the pod's local storage
+}
 
 func value(v *runtimeapi.UInt64Value) *uint64 {
 	if v == nil {
@@ -42,71 +71,177 @@ func memoryOf(m *runtimeapi.MemoryUsage) *stats.MemoryStats {
 	}
 }
 
-func fsOf(f *runtimeapi.FilesystemUsage) *stats.FsStats {
-	if f == nil {
-		return nil
-	}
-	return &stats.FsStats{Time: at(f.Timestamp), UsedBytes: value(f.UsedBytes), InodesUsed: value(f.InodesUsed)}
-}
-
-// Collect makes the summary of the node and its pods from what the runtime measures.
-func (s *Server) collect(ctx context.Context) (*stats.Summary, error) {
-	out := &stats.Summary{Node: stats.NodeStats{NodeName: s.d.Host.NodeName()}, Pods: []stats.PodStats{}}
+// collect makes the summary of the node and its pods. onlyCPUAndMemory leaves
+// out what must be looked for on the disk.
+func (s *Server) collect(ctx context.Context, onlyCPUAndMemory bool) (*stats.Summary, error) {
+	now := metav1.Time{Time: clock.Now()}
 	boxes, err := s.d.Runtime.ListPodSandboxStats(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	node := struct{ cpu, nano, work uint64 }{}
+	out := &stats.Summary{Pods: []stats.PodStats{}}
+	images := s.imageFS(ctx, now)
+	pods := map[string]*corev1.Pod{}
+	for _, p := range s.d.Host.Pods() {
+		pods[string(p.UID)] = p
+	}
+	var nano uint64
 	for _, b := range boxes {
-		l := b.GetAttributes().GetLabels()
-		p := stats.PodStats{
-			PodRef: stats.PodReference{Name: l[cri.PodNameLabel], Namespace: l[cri.PodNamespaceLabel], UID: l[cri.PodUIDLabel]},
-			CPU:    cpuOf(b.GetLinux().GetCpu()), Memory: memoryOf(b.GetLinux().GetMemory()), Containers: []stats.ContainerStats{},
+		p := podStats(b)
+		pod := pods[p.PodRef.UID]
+		if pod != nil && pod.Status.StartTime != nil {
+			p.StartTime = *pod.Status.StartTime
 		}
-		if n := b.GetLinux().GetNetwork(); n != nil {
-			p.Network = &stats.NetworkStats{Time: at(n.Timestamp)}
-			if i := n.DefaultInterface; i != nil {
-				p.Network.InterfaceStats = interfaceOf(i)
-			}
-			for _, i := range n.Interfaces {
-				p.Network.Interfaces = append(p.Network.Interfaces, interfaceOf(i))
-			}
-		}
-		if c := b.GetLinux().GetProcess(); c != nil {
-			p.ProcessStats = &stats.ProcessStats{ProcessCount: value(c.ProcessCount)}
-		}
-		for _, c := range b.GetLinux().GetContainers() {
-			cl := c.GetAttributes().GetLabels()
-			p.Containers = append(p.Containers, stats.ContainerStats{
-				Name: cl[cri.ContainerNameLabel], CPU: cpuOf(c.Cpu), Memory: memoryOf(c.Memory), Rootfs: fsOf(c.WritableLayer),
-			})
-		}
-		if p.CPU != nil && p.CPU.UsageCoreNanoSeconds != nil {
-			node.cpu += *p.CPU.UsageCoreNanoSeconds
+		if pod != nil && !onlyCPUAndMemory {
+			addDisk(&p, s.d.Host.Disk(ctx, pod), images, now)
 		}
 		if p.CPU != nil && p.CPU.UsageNanoCores != nil {
-			node.nano += *p.CPU.UsageNanoCores
-		}
-		if p.Memory != nil && p.Memory.WorkingSetBytes != nil {
-			node.work += *p.Memory.WorkingSetBytes
-		}
-		for _, pod := range s.d.Host.Pods() {
-			if string(pod.UID) == p.PodRef.UID && pod.Status.StartTime != nil {
-				p.StartTime = *pod.Status.StartTime
-			}
+			nano += *p.CPU.UsageNanoCores
 		}
 		out.Pods = append(out.Pods, p)
 	}
-	now := metav1.Time{Time: clock.Now()}
-	out.Node.CPU = &stats.CPUStats{Time: now, UsageNanoCores: &node.nano, UsageCoreNanoSeconds: &node.cpu}
-	out.Node.Memory = &stats.MemoryStats{Time: now, WorkingSetBytes: &node.work, UsageBytes: &node.work}
-	out.Node.Fs = filesystem("/", now)
+	out.Node = s.nodeStats(nano, now)
+	if images != nil {
+		out.Node.Runtime = &stats.RuntimeStats{ImageFs: images, ContainerFs: images}
+	}
 	return out, nil
+}
+
+// podStats turns the runtime's figures of one pod into the summary's.
+func podStats(b *runtimeapi.PodSandboxStats) stats.PodStats {
+	l := b.GetAttributes().GetLabels()
+	p := stats.PodStats{
+		PodRef: stats.PodReference{Name: l[cri.PodNameLabel], Namespace: l[cri.PodNamespaceLabel], UID: l[cri.PodUIDLabel]},
+		CPU:    cpuOf(b.GetLinux().GetCpu()), Memory: memoryOf(b.GetLinux().GetMemory()), Containers: []stats.ContainerStats{},
+	}
+	if n := b.GetLinux().GetNetwork(); n != nil {
+		p.Network = &stats.NetworkStats{Time: at(n.Timestamp)}
+		if i := n.DefaultInterface; i != nil {
+			p.Network.InterfaceStats = interfaceOf(i)
+			p.Network.Interfaces = append(p.Network.Interfaces, p.Network.InterfaceStats)
+		}
+		for _, i := range n.Interfaces {
+			p.Network.Interfaces = append(p.Network.Interfaces, interfaceOf(i))
+		}
+	}
+	if c := b.GetLinux().GetProcess(); c != nil {
+		p.ProcessStats = &stats.ProcessStats{ProcessCount: value(c.ProcessCount)}
+	}
+	newest := map[string]uint32{}
+	for _, c := range b.GetLinux().GetContainers() {
+		name, attempt := c.GetAttributes().GetLabels()[cri.ContainerNameLabel], c.GetAttributes().GetMetadata().GetAttempt()
+		old := slices.IndexFunc(p.Containers, func(x stats.ContainerStats) bool { return x.Name == name })
+		if old >= 0 && newest[name] >= attempt {
+			continue // an earlier run of the same container
+		}
+		one := stats.ContainerStats{Name: name, CPU: cpuOf(c.Cpu), Memory: memoryOf(c.Memory)}
+		if w := c.WritableLayer; w != nil {
+			one.Rootfs = &stats.FsStats{Time: at(w.Timestamp), UsedBytes: value(w.UsedBytes), InodesUsed: value(w.InodesUsed)}
+		}
+		if newest[name] = attempt; old >= 0 {
+			p.Containers[old] = one
+		} else {
+			p.Containers = append(p.Containers, one)
+		}
+	}
+	return p
+}
+
+// addDisk adds logs, volumes and the pod's local storage in all.
+func addDisk(p *stats.PodStats, d Disk, fs *stats.FsStats, now metav1.Time) {
+	used, inodes := uint64(d.Own.Bytes), uint64(d.Own.Inodes)
+	for i := range p.Containers {
+		c := &p.Containers[i]
+		c.StartTime = p.StartTime
+		f := d.Logs[c.Name]
+		c.Logs = within(fs, f, now)
+		used, inodes = used+uint64(f.Bytes), inodes+uint64(f.Inodes)
+		if c.Rootfs != nil && fs != nil {
+			c.Rootfs.CapacityBytes, c.Rootfs.AvailableBytes, c.Rootfs.Inodes, c.Rootfs.InodesFree = fs.CapacityBytes, fs.AvailableBytes, fs.Inodes, fs.InodesFree
+		}
+		if c.Rootfs != nil && c.Rootfs.UsedBytes != nil {
+			used += *c.Rootfs.UsedBytes
+		}
+	}
+	for _, v := range d.Volumes {
+		one := stats.VolumeStats{Name: v.Name}
+		if v.Claim != "" {
+			one.PVCRef = &stats.PVCReference{Name: v.Claim, Namespace: p.PodRef.Namespace}
+		}
+		if own := filesystem(v.Path, now); v.Path != "" && own != nil {
+			one.FsStats = *own
+		} else if shared := within(fs, v.Files, now); shared != nil {
+			one.FsStats = *shared
+		}
+		if v.Ephemeral {
+			used, inodes = used+uint64(v.Files.Bytes), inodes+uint64(v.Files.Inodes)
+		}
+		p.VolumeStats = append(p.VolumeStats, one)
+	}
+	p.EphemeralStorage = within(fs, Files{int64(used), int64(inodes)}, now)
+}
+
+// within is what files use of a filesystem.
+func within(fs *stats.FsStats, f Files, now metav1.Time) *stats.FsStats {
+	used, inodes := uint64(f.Bytes), uint64(f.Inodes)
+	out := &stats.FsStats{Time: now, UsedBytes: &used, InodesUsed: &inodes}
+	if fs != nil {
+		out.CapacityBytes, out.AvailableBytes, out.Inodes, out.InodesFree = fs.CapacityBytes, fs.AvailableBytes, fs.Inodes, fs.InodesFree
+	}
+	return out
+}
+
+func (s *Server) nodeStats(nano uint64, now metav1.Time) stats.NodeStats {
+	m := s.d.Host.Machine()
+	n := stats.NodeStats{NodeName: s.d.Host.NodeName(), StartTime: metav1.Time{Time: s.started}}
+	n.CPU = &stats.CPUStats{Time: now, UsageNanoCores: s.rate(m.CPU, nano, now.Time), UsageCoreNanoSeconds: &m.CPU}
+	n.Memory = &stats.MemoryStats{
+		Time: now, WorkingSetBytes: &m.WorkingSet, UsageBytes: &m.Memory, RSSBytes: &m.Rss, AvailableBytes: &m.Available,
+		PageFaults: &m.Faults, MajorPageFaults: &m.MajorFaults,
+	}
+	n.Fs = filesystem(m.Root, now)
+	if m.MaxProcesses > 0 {
+		n.Rlimit = &stats.RlimitStats{Time: now, MaxPID: &m.MaxProcesses, NumOfRunningProcesses: &m.Processes}
+	}
+	return n
+}
+
+// rate is the node's use of its processors since somebody last asked; before
+// that it is the pods' alone.
+func (s *Server) rate(cpu, pods uint64, now time.Time) *uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, when := s.lastCPU, s.lastAsked
+	if when.IsZero() || now.Sub(when) > time.Second {
+		s.lastCPU, s.lastAsked = cpu, now
+	}
+	if when.IsZero() || cpu < last || now.Sub(when) <= 0 {
+		return &pods
+	}
+	r := uint64(float64(cpu-last) / now.Sub(when).Seconds())
+	return &r
+}
+
+// imageFS is the filesystem of images and containers.
+func (s *Server) imageFS(ctx context.Context, now metav1.Time) *stats.FsStats {
+	if s.d.Images == nil {
+		return nil
+	}
+	info, err := s.d.Images.ImageFsInfo(ctx)
+	if err != nil || len(info.GetImageFilesystems()) == 0 {
+		return nil
+	}
+	used := info.ImageFilesystems[0]
+	out := filesystem(used.GetFsId().GetMountpoint(), now)
+	if out != nil {
+		out.UsedBytes, out.InodesUsed = value(used.UsedBytes), value(used.InodesUsed)
+	}
+	return out
 }
 
 func filesystem(path string, now metav1.Time) *stats.FsStats {
 	var f unix.Statfs_t
-	if unix.Statfs(path, &f) != nil {
+	if path == "" || unix.Statfs(path, &f) != nil {
 		return nil
 	}
 	size := uint64(f.Bsize)
@@ -120,98 +255,10 @@ func interfaceOf(i *runtimeapi.NetworkInterfaceUsage) stats.InterfaceStats {
 }
 
 func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
-	sum, err := s.collect(r.Context())
+	sum, err := s.collect(r.Context(), yes(r.URL.Query(), "only_cpu_and_memory"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	answer(w, sum)
-}
-
-// resourceMetrics is what metrics-server reads.
-type resourceMetrics struct{ s *Server }
-
-// Describe says nothing: the metrics depend on what runs.
-func (resourceMetrics) Describe(chan<- *prometheus.Desc) {}
-
-// Collect reads the runtime's figures.
-func (m resourceMetrics) Collect(ch chan<- prometheus.Metric) {
-	sum, err := m.s.collect(context.Background())
-	failed := 0.0
-	if err != nil {
-		failed = 1
-	}
-	emit := func(name, help string, t prometheus.ValueType, v *uint64, div float64, when metav1.Time, labels []string, values ...string) {
-		if v == nil {
-			return
-		}
-		x := prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, labels, nil), t, float64(*v)/div, values...)
-		ch <- prometheus.NewMetricWithTimestamp(when.Time, x)
-	}
-	ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("resource_scrape_error", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise", nil, nil), prometheus.GaugeValue, failed)
-	if err != nil {
-		return
-	}
-	n := sum.Node
-	emit("node_cpu_usage_seconds_total", "[STABLE] Cumulative cpu time consumed by the node in core-seconds", prometheus.CounterValue, n.CPU.UsageCoreNanoSeconds, 1e9, n.CPU.Time, nil)
-	emit("node_memory_working_set_bytes", "[STABLE] Current working set of the node in bytes", prometheus.GaugeValue, n.Memory.WorkingSetBytes, 1, n.Memory.Time, nil)
-	for _, p := range sum.Pods {
-		pl := []string{"pod", "namespace"}
-		if p.CPU != nil {
-			emit("pod_cpu_usage_seconds_total", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", prometheus.CounterValue, p.CPU.UsageCoreNanoSeconds, 1e9, p.CPU.Time, pl, p.PodRef.Name, p.PodRef.Namespace)
-		}
-		if p.Memory != nil {
-			emit("pod_memory_working_set_bytes", "[STABLE] Current working set of the pod in bytes", prometheus.GaugeValue, p.Memory.WorkingSetBytes, 1, p.Memory.Time, pl, p.PodRef.Name, p.PodRef.Namespace)
-		}
-		for _, c := range p.Containers {
-			cl := []string{"container", "pod", "namespace"}
-			if c.CPU != nil {
-				emit("container_cpu_usage_seconds_total", "[STABLE] Cumulative cpu time consumed by the container in core-seconds", prometheus.CounterValue, c.CPU.UsageCoreNanoSeconds, 1e9, c.CPU.Time, cl, c.Name, p.PodRef.Name, p.PodRef.Namespace)
-			}
-			if c.Memory != nil {
-				emit("container_memory_working_set_bytes", "[STABLE] Current working set of the container in bytes", prometheus.GaugeValue, c.Memory.WorkingSetBytes, 1, c.Memory.Time, cl, c.Name, p.PodRef.Name, p.PodRef.Namespace)
-			}
-		}
-	}
-}
-
-// cadvisorMetrics are the basic container metrics under cAdvisor's names.
-type cadvisorMetrics struct{ s *Server }
-
-// Describe says nothing: the metrics depend on what runs.
-func (cadvisorMetrics) Describe(chan<- *prometheus.Desc) {}
-
-// Collect reads the runtime's figures.
-func (m cadvisorMetrics) Collect(ch chan<- prometheus.Metric) {
-	sum, err := m.s.collect(context.Background())
-	if err != nil {
-		return
-	}
-	labels := []string{"container", "pod", "namespace"}
-	emit := func(name, help string, t prometheus.ValueType, v *uint64, div float64, values ...string) {
-		if v != nil {
-			ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, labels, nil), t, float64(*v)/div, values...)
-		}
-	}
-	for _, p := range sum.Pods {
-		for _, c := range p.Containers {
-			id := []string{c.Name, p.PodRef.Name, p.PodRef.Namespace}
-			if c.CPU != nil {
-				emit("container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", prometheus.CounterValue, c.CPU.UsageCoreNanoSeconds, 1e9, id...)
-			}
-			if c.Memory != nil {
-				emit("container_memory_working_set_bytes", "Current working set in bytes.", prometheus.GaugeValue, c.Memory.WorkingSetBytes, 1, id...)
-				emit("container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", prometheus.GaugeValue, c.Memory.UsageBytes, 1, id...)
-				emit("container_memory_rss", "Size of RSS in bytes.", prometheus.GaugeValue, c.Memory.RSSBytes, 1, id...)
-			}
-			if c.Rootfs != nil {
-				emit("container_fs_usage_bytes", "Number of bytes that are consumed by the container on this filesystem.", prometheus.GaugeValue, c.Rootfs.UsedBytes, 1, id...)
-			}
-		}
-		if p.Network != nil {
-			id := []string{"", p.PodRef.Name, p.PodRef.Namespace}
-			emit("container_network_receive_bytes_total", "Cumulative count of bytes received", prometheus.CounterValue, p.Network.RxBytes, 1, id...)
-			emit("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", prometheus.CounterValue, p.Network.TxBytes, 1, id...)
-		}
-	}
 }

@@ -133,6 +133,9 @@ func securityContext(in *Input) (*runtimeapi.LinuxContainerSecurityContext, erro
 		ReadonlyRootfs:   s.ReadOnlyRootFilesystem != nil && *s.ReadOnlyRootFilesystem,
 		NamespaceOptions: namespaces(pod),
 	}
+	if in.Target != "" {
+		out.NamespaceOptions.Pid, out.NamespaceOptions.TargetId = runtimeapi.NamespaceMode_TARGET, in.Target
+	}
 	seccomp, err := seccompProfile(in, s, p, out.Privileged)
 	if err != nil {
 		return nil, err

@@ -53,6 +53,7 @@ type Input struct {
 	Devices        []*runtimeapi.Device
 	LogPath        string // relative to the sandbox's log directory
 	QOS            corev1.PodQOSClass
-	Static         bool  // of the node's own manifests
-	MemoryCapacity int64 // bytes, for the OOM score
+	Target         string // id of the container whose processes it shall see; "" is its own
+	Static         bool   // of the node's own manifests
+	MemoryCapacity int64  // bytes, for the OOM score
 }
