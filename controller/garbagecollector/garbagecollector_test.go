@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/client"
@@ -248,5 +249,19 @@ func TestOwnerInAnotherNamespaceIsNone(t *testing.T) {
 			events[0].Message != `ownerRef [apps/v1/ReplicaSet, namespace: b, name: rs, uid: rs] does not exist in namespace "b"` {
 			t.Errorf("events: %v", events)
 		}
+	})
+}
+
+// TestNewKinds: what a definition brings is known a moment later, not at the next look around.
+func TestNewKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(pod("orphan", ref("Deployment", "d", "gone", false)))
+		serve(t, s)
+		collect(t, s, func(context.Context) {
+			expect(t, s, "orphan")
+			serve(t, s, "apps")
+			s.Put(&apiregistrationv1.APIService{ObjectMeta: metav1.ObjectMeta{Name: "v1.apps"}})
+		})
+		expect(t, s)
 	})
 }

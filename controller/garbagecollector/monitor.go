@@ -2,6 +2,8 @@ package garbagecollector
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/kit/clock"
 )
 
@@ -73,6 +76,9 @@ func (l *loop) discover(ctx context.Context) error {
 		}
 	}
 	l.follow(ctx, fresh)
+	if len(fresh) > 0 {
+		l.retryUnknown()
+	}
 	return err
 }
 
@@ -138,6 +144,35 @@ func (l *loop) lookup(ref *metav1.OwnerReference) (client.Served, bool) {
 	return s, ok
 }
 
+// rediscover is the key that stands for a look at what is served.
+var rediscover = controller.Key{Namespace: "discovery"}
+
+// rediscoverAfter lets changes of definitions come to an end: what they define
+// is served a moment after they say so.
+const rediscoverAfter = 300 * time.Millisecond
+
+// sources are the resources whose objects make other resources.
+var sources = []schema.GroupVersionResource{
+	{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
+	{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
+}
+
+// watchSources looks again when definitions change, not only now and then.
+func (l *loop) watchSources() {
+	for _, r := range sources {
+		l.mirrors.Objects(r).OnChange(func(_, _ api.Object) { l.After(rediscover, rediscoverAfter) })
+	}
+}
+
+// retryUnknown wakes the objects whose owners' kinds were not known.
+func (l *loop) retryUnknown() {
+	l.mu.Lock()
+	uids := slices.Collect(maps.Keys(l.unknown))
+	clear(l.unknown)
+	l.mu.Unlock()
+	l.wake(uids)
+}
+
 // Run discovers what is served, then collects until ctx ends.
 func (l *loop) Run(ctx context.Context) error {
 	for {
@@ -150,6 +185,7 @@ func (l *loop) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+	l.watchSources()
 	return l.Loop.Run(ctx)
 }
 

@@ -28,11 +28,13 @@ type loop struct {
 	mu       sync.Mutex
 	monitors map[schema.GroupVersionResource]*client.ObjectMirror
 	kinds    map[schema.GroupKind]client.Served
+	unknown  map[types.UID]bool // objects with owners of kinds that are not known
 }
 
 // New returns the garbagecollector loop. Its keys are UIDs.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{mirrors: d.Mirrors, graph: newGraph(), monitors: map[schema.GroupVersionResource]*client.ObjectMirror{}, kinds: map[schema.GroupKind]client.Served{}}
+	l := &loop{mirrors: d.Mirrors, graph: newGraph(), monitors: map[schema.GroupVersionResource]*client.ObjectMirror{}, kinds: map[schema.GroupKind]client.Served{},
+		unknown: map[types.UID]bool{}}
 	l.Loop = controller.NewLoop(d, "garbage-collector", 20, l.reconcile)
 	l.Loop.As(d, "generic-garbage-collector")
 	l.Events = client.Recorder(l.Client, "garbage-collector-controller", "")
@@ -67,6 +69,9 @@ func (l *loop) read(ctx context.Context, id *identity) (api.Object, error) {
 }
 
 func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
+	if k == rediscover {
+		return l.discover(ctx)
+	}
 	n := l.graph.get(types.UID(k.Name))
 	if n == nil {
 		return nil
@@ -158,6 +163,9 @@ func (l *loop) standing(ctx context.Context, n *node, refs []metav1.OwnerReferen
 func (l *loop) owner(ctx context.Context, n *node, r *metav1.OwnerReference) (api.Object, error) {
 	s, ok := l.lookup(r)
 	if !ok {
+		l.mu.Lock()
+		l.unknown[n.uid] = true
+		l.mu.Unlock()
 		return nil, fmt.Errorf("unable to get REST mapping for %s/%s", r.APIVersion, r.Kind)
 	}
 	at := coordinates{s.Group, s.Kind, "", r.Name, r.UID}
