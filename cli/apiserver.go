@@ -30,6 +30,7 @@ type apiServerFlags struct {
 	basicAuth                string
 	allowRemote, apiAudience bool
 	admissionOld             string
+	access                   accessFlags
 }
 
 // APIServer is the kube-apiserver program.
@@ -38,9 +39,14 @@ func APIServer(ctx context.Context, args []string) int {
 	f := &apiServerFlags{}
 	f.declare(c)
 	f.declareServing(c)
+	f.access.declare(c, &f.cfg)
 	f.retire(c)
 	return c.run(ctx, args, func(ctx context.Context) error {
 		if err := f.load(c.log); err != nil {
+			return err
+		}
+		f.access.clientCA, f.access.requestHeaderCA, f.access.accountKeys = f.clientCA, f.requestHeaderCA, f.accountKeys
+		if err := f.access.load(c, &f.cfg); err != nil {
 			return err
 		}
 		cp, err := controlplane.New(f.cfg, controlplane.Deps{Log: c.log, Metrics: c.metrics})
@@ -68,7 +74,7 @@ func (f *apiServerFlags) declare(c *component) {
 	fs.StringSliceVar(&f.accountKeys, "service-account-key-file", nil, "File containing PEM-encoded x509 RSA or ECDSA private or public keys, used to verify ServiceAccount tokens. If unspecified, --service-account-signing-key-file is used.")
 	fs.StringVar(&f.signingKey, "service-account-signing-key-file", "", "Path to the file that contains the current private key of the service account token issuer. If unspecified, the private key of --service-account-key-file is used.")
 	fs = c.in(authzFlags)
-	fs.StringSliceVar(&cfg.AuthorizationModes, "authorization-mode", []string{"AlwaysAllow"}, "Ordered list of plug-ins to do authorization on secure port: AlwaysAllow,AlwaysDeny,Node,RBAC.")
+	fs.StringSliceVar(&cfg.AuthorizationModes, "authorization-mode", []string{"AlwaysAllow"}, "Ordered list of plug-ins to do authorization on secure port: AlwaysAllow,AlwaysDeny,ABAC,Webhook,RBAC,Node.")
 	fs = c.in("Admission")
 	fs.StringSliceVar(&cfg.EnableAdmission, "enable-admission-plugins", nil, "admission plugins that should be enabled in addition to default enabled ones")
 	fs.StringSliceVar(&cfg.DisableAdmission, "disable-admission-plugins", nil, "admission plugins that should be disabled although they are in the default enabled plugins list")
@@ -94,20 +100,18 @@ func (f *apiServerFlags) declareServing(c *component) {
 func (f *apiServerFlags) retire(c *component) {
 	c.aliases["address"], c.aliases["port"], c.aliases["public-address-override"] = "insecure-bind-address", "insecure-port", "bind-address"
 	c.aliases["admission-control"] = "enable-admission-plugins"
+	c.aliases["service-account-api-audiences"] = "api-audiences"
 	c.in(authnFlags).StringVar(&f.basicAuth, "basic-auth-file", "", "")
 	_ = c.in(authnFlags).MarkHidden("basic-auth-file")
 	c.retired = append(c.retired,
-		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-bootstrap-token-auth enable-aggregator-routing service-account-lookup enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector enable-priority-and-fairness profiling contention-profiling kubelet-https ")},
+		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector enable-priority-and-fairness profiling contention-profiling kubelet-https ")},
 		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
 		retired{why: "every version that has a kind here is served", names: []string{"runtime-config"}},
-		retired{why: "tokens are bound and name the cluster's own issuer", names: strings.Fields("service-account-issuer service-account-api-audiences api-audiences service-account-jwks-uri service-account-max-token-expiration service-account-extend-token-expiration")},
-		retired{why: "upstream's names of headers are used", names: strings.Fields("requestheader-allowed-names requestheader-username-headers requestheader-group-headers requestheader-extra-headers-prefix requestheader-uid-headers proxy-client-cert-file proxy-client-key-file")},
 		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl max-requests-inflight max-mutating-requests-inflight min-request-timeout request-timeout
 			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port cors-allowed-origins goaway-chance http2-max-streams-per-connection livez-grace-period shutdown-delay-duration shutdown-send-retry-after
 			tls-cipher-suites tls-min-version tls-sni-cert-key strict-transport-security-directives external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
 			default-not-ready-toleration-seconds default-unreachable-toleration-seconds admission-control-config-file egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
-			authentication-token-webhook-config-file authentication-token-webhook-cache-ttl authentication-token-webhook-version authorization-webhook-config-file authorization-policy-file authorization-webhook-version
-			authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl experimental-encryption-provider-config show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
+			experimental-encryption-provider-config show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
 	)
 }
 

@@ -32,6 +32,8 @@ type Access struct {
 	JWKSURI      string
 	MaxTokenLife time.Duration
 	ExactTokens  bool // never give mounted tokens a longer life than asked for
+	// NoBootstrapTokens does not know the tokens by which nodes join.
+	NoBootstrapTokens bool
 
 	// Of front proxies.
 	FrontProxyCAs                         []*x509.Certificate // beside Config.FrontProxyCA
@@ -139,7 +141,10 @@ func (g *gate) authenticators(cfg *Config, deps Deps) error {
 		}
 		tokens = append(tokens, authn.Agnostic(static, audiences))
 	}
-	tokens = append(tokens, g.accounts, authn.Agnostic(&authn.Bootstrap{Back: g.back}, audiences))
+	tokens = append(tokens, g.accounts)
+	if !a.NoBootstrapTokens {
+		tokens = append(tokens, authn.Agnostic(&authn.Bootstrap{Back: g.back}, audiences))
+	}
 	if g.issuers, err = cfg.openID(deps, metrics); err != nil {
 		return err
 	}
@@ -204,6 +209,19 @@ func (c *Config) openID(deps Deps, metrics *authn.Metrics) (*authn.Issuers, erro
 		return authn.NewIssuers(conf, o, metrics)
 	}
 	return nil, nil
+}
+
+// CheckAnonymous refuses a configuration that speaks of anonymous requests beside
+// the flag that does.
+func CheckAnonymous(data []byte) error {
+	conf, err := authn.ReadConfiguration(data)
+	if err != nil {
+		return fmt.Errorf("--authentication-config: %w", err)
+	}
+	if conf.Anonymous != nil {
+		return errors.New("--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file")
+	}
+	return nil
 }
 
 // configuration is what the flags stand for.

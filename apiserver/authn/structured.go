@@ -1,10 +1,12 @@
 package authn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,8 +21,8 @@ import (
 
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/kit/clock"
-	"github.com/sampan-dev/sampan/kit/file"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/kit/watchfile"
 )
 
 // ReadConfiguration reads an AuthenticationConfiguration of any version, strictly.
@@ -134,15 +136,17 @@ func (i *Issuers) Replace(c *apiserverconfig.AuthenticationConfiguration) error 
 	return old.Wait()
 }
 
-const (
-	replaceWait = time.Minute
-	followEvery = 2 * time.Second
-)
+const replaceWait = time.Minute
 
 // Follow replaces the configuration whenever the file's content changes, until
 // ctx ends. What is wrong is logged, and the old one stays.
 func (i *Issuers) Follow(ctx context.Context, path string, have []byte) error {
-	return file.Follow(ctx, path, have, followEvery, func(content []byte) {
+	return watchfile.Run(ctx, func() {
+		content, err := os.ReadFile(path)
+		if err != nil || bytes.Equal(content, have) {
+			return // gone for a moment, or touched
+		}
+		have = content
 		c, err := ReadConfiguration(content)
 		if err == nil {
 			err = i.Replace(c)
@@ -153,7 +157,7 @@ func (i *Issuers) Follow(ctx context.Context, path string, have []byte) error {
 			return
 		}
 		i.o.Log.Info("authentication configuration taken", "file", path)
-	})
+	}, path)
 }
 
 // Token asks the issuer that a token names.

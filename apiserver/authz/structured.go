@@ -1,11 +1,13 @@
 package authz
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,7 +22,7 @@ import (
 	authzcel "k8s.io/apiserver/pkg/authorization/cel"
 
 	"github.com/sampan-dev/sampan/apiserver/request"
-	"github.com/sampan-dev/sampan/kit/file"
+	"github.com/sampan-dev/sampan/kit/watchfile"
 )
 
 // Parts are what configurations are made of.
@@ -151,12 +153,15 @@ func (l *Live) member(compiler authzcel.Compiler, a *apiserverconfig.AuthorizerC
 	}, l.parts.Metrics), nil
 }
 
-const followEvery = 2 * time.Second
-
 // Follow replaces the configuration whenever the file's content changes, until
 // ctx ends. What is wrong is logged, and the old one stays.
 func (l *Live) Follow(ctx context.Context, path string, have []byte) error {
-	return file.Follow(ctx, path, have, followEvery, func(content []byte) {
+	return watchfile.Run(ctx, func() {
+		content, err := os.ReadFile(path)
+		if err != nil || bytes.Equal(content, have) {
+			return // gone for a moment, or touched
+		}
+		have = content
 		c, err := ReadConfiguration(content)
 		if err == nil {
 			err = l.Replace(c)
@@ -167,7 +172,7 @@ func (l *Live) Follow(ctx context.Context, path string, have []byte) error {
 			return
 		}
 		l.parts.Log.Info("authorization configuration taken", "file", path)
-	})
+	}, path)
 }
 
 // Authorize asks the members in turn.
