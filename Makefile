@@ -11,6 +11,10 @@ V        := github.com/sampan-dev/sampan/api
 KV       := -X k8s.io/component-base/version
 LDFLAGS  := -s -w $(KV).gitVersion=v$(VERSION) $(KV).gitMajor=1 $(KV).gitMinor=37 $(KV).gitTreeState=$(DIRTY) $(KV).gitCommit=$(REVISION) $(KV).buildDate=$(DATE) -X $(V).gitVersion=v$(VERSION)+sampan.$(REVISION) -X $(V).gitCommit=$(REVISION) -X $(V).gitTreeState=$(DIRTY) -X $(V).buildDate=$(DATE)
 
+# What the carried programs say of themselves: the release, not the commit, so
+# that they are not built anew for every one.
+CARRIED_VERSION := $(KV).gitVersion=v$(VERSION) $(KV).gitMajor=1 $(KV).gitMinor=37 $(KV).gitTreeState=clean
+
 include embedded/Makefile.inc
 
 .PHONY: help

@@ -19,34 +19,51 @@ type Kubeconfig struct {
 	Token         string
 }
 
+// Encode returns the file's text. Without a user it names the cluster alone, as
+// the ConfigMap cluster-info does.
+func (k Kubeconfig) Encode() ([]byte, error) { return clientcmd.Write(k.config()) }
+
 // Write writes the file as kubeadm does: mode 0600, replaced at once.
 func (k Kubeconfig) Write(path string) error {
+	if err := clientcmd.WriteToFile(k.config(), path); err != nil {
+		return fmt.Errorf("kubeconfig %s: %w", path, err)
+	}
+	return nil
+}
+
+func (k Kubeconfig) config() clientcmdapi.Config {
 	c := clientcmdapi.NewConfig()
-	context := k.User + "@" + k.Cluster
 	c.Clusters[k.Cluster] = &clientcmdapi.Cluster{Server: k.Server, CertificateAuthorityData: k.CA}
+	if k.User == "" {
+		return *c
+	}
+	context := k.User + "@" + k.Cluster
 	c.AuthInfos[k.User] = &clientcmdapi.AuthInfo{
 		ClientCertificateData: k.Cert, ClientKeyData: k.Key,
 		ClientCertificate: k.CertFile, ClientKey: k.KeyFile, Token: k.Token,
 	}
 	c.Contexts[context] = &clientcmdapi.Context{Cluster: k.Cluster, AuthInfo: k.User}
 	c.CurrentContext = context
-	if err := clientcmd.WriteToFile(*c, path); err != nil {
-		return fmt.Errorf("kubeconfig %s: %w", path, err)
-	}
-	return nil
+	return *c
 }
 
-// ClusterOf returns the server of a kubeconfig's current context and the
-// authority by which it is known.
+// ClusterOf returns the server of a kubeconfig's current context, or of its only
+// cluster, and the authority by which it is known.
 func ClusterOf(text []byte) (server string, ca []byte, err error) {
 	c, err := clientcmd.Load(text)
 	if err != nil {
 		return "", nil, err
 	}
-	if c.Contexts[c.CurrentContext] == nil || c.Clusters[c.Contexts[c.CurrentContext].Cluster] == nil {
+	var cluster *clientcmdapi.Cluster
+	if current := c.Contexts[c.CurrentContext]; current != nil {
+		cluster = c.Clusters[current.Cluster]
+	} else if len(c.Clusters) == 1 {
+		for _, cluster = range c.Clusters {
+		}
+	}
+	if cluster == nil {
 		return "", nil, fmt.Errorf("no cluster in context %q", c.CurrentContext)
 	}
-	cluster := c.Clusters[c.Contexts[c.CurrentContext].Cluster]
 	ca = cluster.CertificateAuthorityData
 	if len(ca) == 0 && cluster.CertificateAuthority != "" {
 		ca, err = os.ReadFile(cluster.CertificateAuthority)

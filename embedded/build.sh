@@ -4,7 +4,7 @@
 # rewritten when its bytes change, so that the big binary is not linked again
 # for nothing.
 #
-# usage: embedded/build.sh [OUTPUT-DIRECTORY]
+# usage: [VERSION_FLAGS='-X …'] embedded/build.sh [OUTPUT-DIRECTORY]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ mkdir -p "$out"
 # Go programs, without symbols. (No -trimpath: their packages are compiled once,
 # for them and for the big binary.)
 for program in sampan-shim sampan-cni sampan-init sampan-containerd sampan-coredns sampan-kubectl; do
-	CGO_ENABLED=0 go build -buildvcs=false -ldflags='-s -w -buildid=' -o "$work/$program" "./cmd/$program"
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags="-s -w -buildid= ${VERSION_FLAGS:-}" -o "$work/$program" "./cmd/$program"
 done
 
 # The pause process: no C library, a few pages of memory. A machine without a C

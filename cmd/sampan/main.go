@@ -14,6 +14,7 @@ import (
 
 	"github.com/sampan-dev/sampan/cli"
 	"github.com/sampan-dev/sampan/embedded"
+	"github.com/sampan-dev/sampan/kubeadm"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
@@ -37,6 +38,7 @@ var applets = []applet{
 	{"coredns", carried(embedded.CoreDNS)},
 	{"etcd", etcd.Main},
 	{"kubectl", carried(embedded.Kubectl)},
+	{"kubeadm", kubeadm.Main},
 	{"kube-apiserver", cli.APIServer},
 	{"kube-controller-manager", cli.ControllerManager},
 	{"kube-scheduler", cli.Scheduler},

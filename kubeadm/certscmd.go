@@ -1,0 +1,217 @@
+package kubeadm
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/pki"
+	"github.com/sampan-dev/sampan/kubeadm/config"
+)
+
+func hashOf(ca []byte) (string, error) {
+	certs, err := pki.DecodeCerts(ca)
+	if err != nil {
+		return "", err
+	}
+	return pki.Hash(certs[0]), nil
+}
+
+func certsCommand() *cobra.Command {
+	dir, conf := config.DefaultCertificatesDir, usual.conf
+	root := &cobra.Command{Use: "certs", Aliases: []string{"certificates"}, Short: "Commands related to handling Kubernetes certificates"}
+	root.PersistentFlags().StringVar(&dir, "cert-dir", dir, "The path where certificates are stored")
+	root.PersistentFlags().StringVar(&conf, "kubeconfig-dir", conf, "The path where the kubeconfig files are stored")
+	root.AddCommand(
+		&cobra.Command{Use: "check-expiration", Short: "Check certificates expiration for a Kubernetes cluster", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			return expirations(c, dir, conf)
+		}},
+		&cobra.Command{Use: "certificate-key", Short: "Generate certificate keys", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			key, err := newCertificateKey()
+			if err == nil {
+				fmt.Fprintln(c.OutOrStdout(), key)
+			}
+			return err
+		}},
+		renewCommand(&dir, &conf),
+	)
+	return root
+}
+
+// kubeconfigCert reads the client certificate of a kubeconfig.
+func kubeconfigCert(path string) (*x509.Certificate, error) {
+	c, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return nil, err
+	}
+	x := c.Contexts[c.CurrentContext]
+	if x == nil || c.AuthInfos[x.AuthInfo] == nil {
+		return nil, fmt.Errorf("%s: no user in its current context", path)
+	}
+	text := c.AuthInfos[x.AuthInfo].ClientCertificateData
+	if len(text) == 0 {
+		if text, err = os.ReadFile(c.AuthInfos[x.AuthInfo].ClientCertificate); err != nil {
+			return nil, err
+		}
+	}
+	certs, err := pki.DecodeCerts(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certs[0], nil
+}
+
+// expirations prints how long every certificate lives.
+func expirations(c *cobra.Command, dir, conf string) error {
+	w := tabwriter.NewWriter(c.OutOrStdout(), 10, 4, 3, ' ', 0)
+	line := func(name string, cert *x509.Certificate, err error, ca string) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			fmt.Fprintf(w, "!MISSING! %s\t\t\t%s\t\n", name, ca)
+		case err != nil:
+			fmt.Fprintf(w, "!UNREADABLE! %s\t%v\t\t%s\t\n", name, err, ca)
+		default:
+			left := "<invalid>"
+			if d := clock.Until(cert.NotAfter); d > 0 {
+				left = duration.ShortHumanDuration(d)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\tno\n", name, cert.NotAfter.UTC().Format("Jan 02, 2006 15:04 MST"), left, ca)
+		}
+	}
+	fmt.Fprintln(w, "CERTIFICATE\tEXPIRES\tRESIDUAL TIME\tCERTIFICATE AUTHORITY\tEXTERNALLY MANAGED")
+	for _, i := range identities {
+		if i.file != "kubelet.conf" {
+			cert, err := kubeconfigCert(filepath.Join(conf, i.file))
+			line(i.file, cert, err, "ca")
+		}
+	}
+	for _, x := range certificates {
+		if x.ca != "" {
+			cert, err := readCert(dir, x.base)
+			line(x.name, cert, err, filepath.ToSlash(x.ca))
+		}
+	}
+	fmt.Fprintln(w, "\nCERTIFICATE AUTHORITY\tEXPIRES\tRESIDUAL TIME\tEXTERNALLY MANAGED\t")
+	for _, x := range certificates {
+		if x.ca == "" {
+			cert, err := readCert(dir, x.base)
+			line(x.name, cert, err, "")
+		}
+	}
+	return w.Flush()
+}
+
+// renewCommand is `certs renew`: everything, or one by name.
+func renewCommand(dir, conf *string) *cobra.Command {
+	root := &cobra.Command{Use: "renew", Short: "Renew certificates for a Kubernetes cluster"}
+	var all []func(c *cobra.Command) error
+	add := func(name, about string, renew func(c *cobra.Command) error) {
+		all = append(all, renew)
+		root.AddCommand(&cobra.Command{Use: name, Short: "Renew " + about, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return renew(c) }})
+	}
+	for _, i := range identities {
+		if i.file == "kubelet.conf" { // the kubelet renews its own
+			continue
+		}
+		add(i.file, i.about, func(c *cobra.Command) error { return renewKubeconfig(c, i, *dir, *conf) })
+	}
+	for _, x := range certificates {
+		if x.ca != "" {
+			add(x.name, x.about, func(c *cobra.Command) error { return renewLeaf(c, x, *dir) })
+		}
+	}
+	root.AddCommand(&cobra.Command{Use: "all", Short: "Renew all available certificates", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		var errs []error
+		for _, renew := range all {
+			if err := renew(c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.OutOrStdout(), "Done renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler and etcd, so that they can use the new certificates.")
+		return nil
+	}})
+	return root
+}
+
+// renewLeaf signs a certificate like the one there is: the same names, a new
+// key and a new life.
+func renewLeaf(c *cobra.Command, x certificate, dir string) error {
+	old, err := readCert(dir, x.base)
+	if err != nil {
+		return err
+	}
+	ca, err := pki.Load(dir, x.ca)
+	if err != nil {
+		return fmt.Errorf("renew %s: its authority: %w", x.name, err)
+	}
+	p, err := ca.Issue(like(old))
+	if err != nil {
+		return err
+	}
+	if err := save(p, dir, x.base); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s renewed\n", x.about)
+	return nil
+}
+
+// like asks for a certificate with the names and the length of life of old.
+func like(old *x509.Certificate) pki.Request {
+	r := pki.Request{CommonName: old.Subject.CommonName, Organizations: old.Subject.Organization, Hosts: old.DNSNames, Life: old.NotAfter.Sub(old.NotBefore).Round(time.Hour)}
+	for _, ip := range old.IPAddresses {
+		r.Hosts = append(r.Hosts, ip.String())
+	}
+	for _, u := range old.ExtKeyUsage {
+		r.Server = r.Server || u == x509.ExtKeyUsageServerAuth
+		r.Client = r.Client || u == x509.ExtKeyUsageClientAuth
+	}
+	if old.PublicKeyAlgorithm == x509.RSA {
+		r.Algorithm = pki.RSA2048
+	}
+	return r
+}
+
+func renewKubeconfig(c *cobra.Command, i identity, dir, conf string) error {
+	path := filepath.Join(conf, i.file)
+	old, err := kubeconfigCert(path)
+	if err != nil {
+		return err
+	}
+	ca, err := pki.Load(dir, "ca")
+	if err != nil {
+		return fmt.Errorf("renew %s: its authority: %w", i.file, err)
+	}
+	p, err := ca.Issue(like(old))
+	if err != nil {
+		return err
+	}
+	key, err := p.KeyPEM()
+	if err != nil {
+		return err
+	}
+	file, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return err
+	}
+	u := file.AuthInfos[file.Contexts[file.CurrentContext].AuthInfo]
+	u.ClientCertificate, u.ClientKey, u.ClientCertificateData, u.ClientKeyData = "", "", p.CertPEM(), key
+	if err := clientcmd.WriteToFile(*file, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "certificate embedded in %s renewed\n", i.about)
+	return nil
+}

@@ -1,0 +1,183 @@
+package kubeadm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/kubeadm/config"
+)
+
+// check is one thing to look at before anything is changed. Its errors stop the
+// command unless its name is ignored; every message names the remedy.
+type check struct {
+	name string
+	run  func(ctx context.Context) (warnings, errs []string)
+}
+
+// preflight runs the checks and says what they found.
+func preflight(ctx context.Context, p printer, checks []check, ignore []string) error {
+	ignored := func(name string) bool {
+		return slices.ContainsFunc(ignore, func(i string) bool { return strings.EqualFold(i, name) || strings.EqualFold(i, "all") })
+	}
+	var fatal []string
+	for _, c := range checks {
+		warnings, errs := c.run(ctx)
+		if ignored(c.name) {
+			warnings, errs = append(warnings, errs...), nil
+		}
+		for _, w := range warnings {
+			p.say("\t[WARNING %s]: %s", c.name, w)
+		}
+		for _, e := range errs {
+			fatal = append(fatal, fmt.Sprintf("\t[ERROR %s]: %s", c.name, e))
+		}
+	}
+	if len(fatal) == 0 {
+		return nil
+	}
+	return errors.New("[preflight] Some fatal errors occurred:\n" + strings.Join(fatal, "\n") +
+		"\n[preflight] If you know what you are doing, you can make a check non-fatal with `--ignore-preflight-errors=...`")
+}
+
+func one(text string) []string { return []string{text} }
+
+// hostChecks look at the machine.
+func hostChecks(node config.NodeRegistration) []check {
+	return []check{
+		{"IsPrivilegedUser", func(context.Context) (w, e []string) {
+			if os.Geteuid() != 0 {
+				return nil, one("user is not running as root: run it with sudo")
+			}
+			return nil, nil
+		}},
+		{"NumCPU", func(context.Context) (w, e []string) {
+			if n := goruntime.NumCPU(); n < 2 {
+				return one(fmt.Sprintf("the number of available CPUs %d is less than the recommended 2", n)), nil
+			}
+			return nil, nil
+		}},
+		{"Swap", func(context.Context) (w, e []string) {
+			text, err := os.ReadFile("/proc/swaps")
+			if err == nil && strings.Count(string(text), "\n") > 1 {
+				return one("swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap, or swap turned off: swapoff -a"), nil
+			}
+			return nil, nil
+		}},
+		{"FileContent--proc-sys-net-ipv4-ip_forward", func(context.Context) (w, e []string) {
+			text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+			if err != nil || strings.TrimSpace(string(text)) != "1" {
+				return nil, one("/proc/sys/net/ipv4/ip_forward contents are not set to 1: pods could not reach other machines; run: sysctl -w net.ipv4.ip_forward=1")
+			}
+			return nil, nil
+		}},
+		{"FileContent--proc-sys-net-bridge-bridge-nf-call-iptables", func(context.Context) (w, e []string) {
+			text, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+			switch {
+			case err != nil:
+				return one("/proc/sys/net/bridge/bridge-nf-call-iptables does not exist: a network add-on that filters bridged packets with iptables needs the kernel module: modprobe br_netfilter"), nil
+			case strings.TrimSpace(string(text)) != "1":
+				return one("/proc/sys/net/bridge/bridge-nf-call-iptables is not 1: sysctl -w net.bridge.bridge-nf-call-iptables=1"), nil
+			}
+			return nil, nil
+		}},
+		{"Hostname", func(context.Context) (w, e []string) {
+			if _, err := net.DefaultResolver.LookupHost(context.Background(), node.Name); err != nil {
+				return one(fmt.Sprintf("hostname %q could not be reached: %v; add it to /etc/hosts", node.Name, err)), nil
+			}
+			return nil, nil
+		}},
+		{"FileExisting-runc", func(context.Context) (w, e []string) {
+			if _, err := exec.LookPath("runc"); err != nil {
+				return one("runc not found in system path: the runtime built in needs it (Debian: apt-get install runc)"), nil
+			}
+			return nil, nil
+		}},
+		{"CRI", func(ctx context.Context) (w, e []string) {
+			path := strings.TrimPrefix(node.CRISocket, "unix://")
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+			if err != nil {
+				return nil, one(fmt.Sprintf("container runtime is not running: %s: %v; start containerd (sampan containerd), or say where it listens with --cri-socket", node.CRISocket, err))
+			}
+			conn.Close()
+			return nil, nil
+		}},
+		{"ClockSkew", func(context.Context) (w, e []string) {
+			var t unix.Timex
+			if state, err := unix.Adjtimex(&t); err == nil && state == 5 { // TIME_ERROR: not synchronised
+				return one("this machine's clock is not synchronised: certificates of one machine may not be valid yet on another; start an NTP client"), nil
+			}
+			return nil, nil
+		}},
+	}
+}
+
+// portFree checks that nothing listens on a port yet.
+func portFree(port int) check {
+	return check{"Port-" + strconv.Itoa(port), func(context.Context) (w, e []string) {
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			return nil, one(fmt.Sprintf("Port %d is in use: a control plane may run here already (kubeadm reset takes it away), or another program listens: ss -ltnp sport = :%d", port, port))
+		}
+		l.Close()
+		return nil, nil
+	}}
+}
+
+// fileFree checks that a file is not there yet.
+func fileFree(path string) check {
+	return check{"FileAvailable-" + strings.ReplaceAll(path, "/", "-"), func(context.Context) (w, e []string) {
+		if _, err := os.Stat(path); err == nil {
+			return nil, one(path + " already exists: this machine belongs to a cluster; kubeadm reset takes it out")
+		}
+		return nil, nil
+	}}
+}
+
+// dirEmpty checks that a directory holds nothing yet.
+func dirEmpty(path string) check {
+	return check{"DirAvailable-" + strings.ReplaceAll(path, "/", "-"), func(context.Context) (w, e []string) {
+		if list, err := os.ReadDir(path); err == nil && len(list) > 0 {
+			return nil, one(path + " is not empty: it may hold another cluster's data; kubeadm reset removes it")
+		}
+		return nil, nil
+	}}
+}
+
+// initChecks are those of a first control plane.
+func initChecks(m machine, manifests string) []check {
+	checks := append(hostChecks(m.node), portFree(int(m.local.BindPort)), portFree(schedulerPort), portFree(controllerManager))
+	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"} {
+		checks = append(checks, fileFree(filepath.Join(manifests, name+".yaml")))
+	}
+	if m.cluster.Etcd.Local != nil {
+		checks = append(checks, portFree(etcdClient), portFree(etcdPeer), dirEmpty(m.cluster.Etcd.Local.DataDir))
+		return checks
+	}
+	x := m.cluster.Etcd.External
+	return append(checks, check{"ExternalEtcdVersion", func(ctx context.Context) (w, e []string) {
+		if err := etcdAnswers(ctx, x); err != nil {
+			return nil, one(err.Error())
+		}
+		return nil, nil
+	}})
+}
+
+// joinChecks are those of a machine that joins.
+func joinChecks(node config.NodeRegistration, confDir string, caFile string) []check {
+	checks := append(hostChecks(node), dirEmpty(filepath.Join(confDir, "manifests")), fileFree(filepath.Join(confDir, "kubelet.conf")), fileFree(filepath.Join(confDir, "bootstrap-kubelet.conf")))
+	return append(checks, fileFree(caFile))
+}

@@ -1,0 +1,365 @@
+package kubeadm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sampan-dev/sampan/kubeadm/config"
+)
+
+// Main is the kubeadm program; it returns the exit code.
+func Main(ctx context.Context, args []string) int {
+	root := &cobra.Command{
+		Use: "kubeadm", Short: "kubeadm: easily bootstrap a secure Kubernetes cluster", SilenceUsage: true, SilenceErrors: true,
+		Long: "kubeadm makes clusters of many machines.\n\nOn the first: kubeadm init. On every other, as root: the `kubeadm join` line that it prints.",
+	}
+	root.AddCommand(Commands()...)
+	root.AddCommand(versionCommand())
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+// Commands are kubeadm's, for whoever offers them under another name.
+func Commands() []*cobra.Command {
+	return []*cobra.Command{initCommand(), joinCommandOf(), resetCommand(), tokenCommand(), certsCommand(), configCommand()}
+}
+
+func versionCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{Use: "version", Short: "Print the version of kubeadm", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		if output == "short" {
+			fmt.Fprintln(c.OutOrStdout(), Version())
+			return nil
+		}
+		fmt.Fprintf(c.OutOrStdout(), "kubeadm version: %s\n", Version())
+		return nil
+	}}
+	c.Flags().StringVarP(&output, "output", "o", "", "Output format; available options are 'short'")
+	return c
+}
+
+// thisHost is what defaults are taken from.
+func thisHost() config.Host {
+	name, _ := os.Hostname()
+	return config.Host{Name: name, Addr: address(), CRISocket: criSocket()}
+}
+
+// criSockets are where a runtime listens: containerd's own, and that of the one
+// built in.
+var criSockets = []string{"/run/containerd/containerd.sock", "/run/sampan/containerd/containerd.sock", "/var/run/crio/crio.sock"}
+
+func criSocket() string {
+	for _, s := range criSockets {
+		if st, err := os.Stat(s); err == nil && st.Mode()&os.ModeSocket != 0 {
+			return "unix://" + s
+		}
+	}
+	return "unix://" + criSockets[0]
+}
+
+// address is this machine's towards the default route, or else the first that
+// reaches other machines. Nothing is sent: a UDP socket only asks the routes.
+func address() netip.Addr {
+	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
+		defer c.Close()
+		if a, ok := c.LocalAddr().(*net.UDPAddr); ok {
+			return a.AddrPort().Addr().Unmap()
+		}
+	}
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// common are flags that init and join share.
+type common struct {
+	file      string
+	node      config.NodeRegistration
+	ignore    []string
+	skip      []string
+	dryRun    bool
+	advertise string
+	port      int32
+	certsKey  string
+}
+
+func (o *common) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.file, "config", "", "Path to a kubeadm configuration file.")
+	f.StringVar(&o.node.Name, "node-name", "", "Specify the node name.")
+	f.StringVar(&o.node.CRISocket, "cri-socket", "", "Path to the CRI socket to connect. If empty kubeadm will try to auto-detect this value.")
+	f.StringSliceVar(&o.ignore, "ignore-preflight-errors", nil, "A list of checks whose errors will be shown as warnings. Example: 'IsPrivilegedUser,Swap'. Value 'all' ignores errors from all checks.")
+	f.StringSliceVar(&o.skip, "skip-phases", nil, "List of phases to be skipped")
+	f.BoolVar(&o.dryRun, "dry-run", false, "Don't apply any changes; just output what would be done.")
+	f.StringVar(&o.advertise, "apiserver-advertise-address", "", "The IP address the API Server will advertise it's listening on.")
+	f.Int32Var(&o.port, "apiserver-bind-port", 0, "Port for the API Server to bind to. (default 6443)")
+	f.StringVar(&o.certsKey, "certificate-key", "", "Key used to encrypt the control-plane certificates in the kubeadm-certs Secret: 32 bytes in hex.")
+}
+
+// overNode lays the flags over a file's node.
+func (o *common) overNode(n *config.NodeRegistration) {
+	lay(&n.Name, o.node.Name)
+	lay(&n.CRISocket, o.node.CRISocket)
+}
+
+func (o *common) overEndpoint(e *config.APIEndpoint) {
+	lay(&e.AdvertiseAddress, o.advertise)
+	if o.port != 0 {
+		e.BindPort = o.port
+	}
+}
+
+func lay(s *string, value string) {
+	if value != "" {
+		*s = value
+	}
+}
+
+func (o *common) read() (*config.File, error) {
+	if o.file == "" {
+		return &config.File{Others: map[string]map[string]any{}}, nil
+	}
+	return config.Load(o.file)
+}
+
+func initCommand() *cobra.Command {
+	var run func() (*initRun, error)
+	c := &cobra.Command{Use: "init", Short: "Run this command in order to set up the Kubernetes control plane", Args: cobra.NoArgs,
+		Long: "Run this command in order to set up the Kubernetes control plane\n\n" + describe(initPhases())}
+	o := initFlags(c)
+	run = func() (*initRun, error) { return o.build(c.OutOrStdout()) }
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		r, err := run()
+		if err != nil {
+			return err
+		}
+		skip := append(o.skip, r.cfg.SkipPhases...)
+		if err := checkSkips(initPhases(), skip); err != nil {
+			return err
+		}
+		r.say("[init] Using Kubernetes version: %s", r.cluster.KubernetesVersion)
+		if o.dryRun || r.cfg.DryRun {
+			return r.show(skip)
+		}
+		return runPhases(c.Context(), initPhases(), r, skip, "")
+	}
+	c.AddCommand(phaseCommand(initPhases(), func(c *cobra.Command) func() (*initRun, error) {
+		o := initFlags(c)
+		return func() (*initRun, error) { return o.build(c.OutOrStdout()) }
+	}))
+	return c
+}
+
+type initOptions struct {
+	common
+	endpoint, pods, services, domain, version, repository, certDir, token string
+	ttl                                                                   durationFlag
+	sans                                                                  []string
+	upload, hideKey, hideToken                                            bool
+}
+
+func initFlags(c *cobra.Command) *initOptions {
+	o := &initOptions{}
+	o.flags(c)
+	f := c.Flags()
+	f.StringVar(&o.endpoint, "control-plane-endpoint", "", "Specify a stable IP address or DNS name for the control plane.")
+	f.StringVar(&o.pods, "pod-network-cidr", "", "Specify range of IP addresses for the pod network. If set, the control plane will automatically allocate CIDRs for every node.")
+	f.StringVar(&o.services, "service-cidr", "", "Use alternative range of IP address for service VIPs. (default \"10.96.0.0/12\")")
+	f.StringVar(&o.domain, "service-dns-domain", "", "Use alternative domain for services, e.g. \"myorg.internal\". (default \"cluster.local\")")
+	f.StringVar(&o.version, "kubernetes-version", "", "Choose a specific Kubernetes version for the control plane; that of this program is deployed.")
+	f.StringVar(&o.repository, "image-repository", "", "Choose a container registry to pull control plane images from (default \"registry.k8s.io\")")
+	f.StringVar(&o.certDir, "cert-dir", "", "The path where to save and store the certificates. (default \"/etc/kubernetes/pki\")")
+	f.StringSliceVar(&o.sans, "apiserver-cert-extra-sans", nil, "Optional extra Subject Alternative Names (SANs) to use for the API Server serving certificate.")
+	f.StringVar(&o.token, "token", "", "The token to use for establishing bidirectional trust between nodes and control-plane nodes.")
+	f.Var(&o.ttl, "token-ttl", "The duration before the token is automatically deleted (e.g. 1s, 2m, 3h). If set to '0', the token will never expire (default 24h0m0s)")
+	f.BoolVar(&o.upload, "upload-certs", false, "Upload control-plane certificates to the kubeadm-certs Secret.")
+	f.BoolVar(&o.hideKey, "skip-certificate-key-print", false, "Don't print the key used to encrypt the control-plane certificates.")
+	f.BoolVar(&o.hideToken, "skip-token-print", false, "Skip printing of the default bootstrap token.")
+	return o
+}
+
+func (o *initOptions) build(out io.Writer) (*initRun, error) {
+	f, err := o.read()
+	if err != nil {
+		return nil, err
+	}
+	if f.Init == nil {
+		f.Init = &config.Init{}
+	}
+	if f.Cluster == nil {
+		f.Cluster = &config.Cluster{}
+	}
+	o.overNode(&f.Init.NodeRegistration)
+	o.overEndpoint(&f.Init.LocalAPIEndpoint)
+	lay(&f.Init.CertificateKey, o.certsKey)
+	c := f.Cluster
+	lay(&c.ControlPlaneEndpoint, o.endpoint)
+	lay(&c.Networking.PodSubnet, o.pods)
+	lay(&c.Networking.ServiceSubnet, o.services)
+	lay(&c.Networking.DNSDomain, o.domain)
+	lay(&c.KubernetesVersion, o.version)
+	lay(&c.ImageRepository, o.repository)
+	lay(&c.CertificatesDir, o.certDir)
+	c.APIServer.CertSANs = append(c.APIServer.CertSANs, o.sans...)
+	if o.token != "" || o.ttl.set {
+		if len(f.Init.BootstrapTokens) == 0 {
+			f.Init.BootstrapTokens = []config.BootstrapToken{{}}
+		}
+		lay(&f.Init.BootstrapTokens[0].Token, o.token)
+		if o.ttl.set {
+			f.Init.BootstrapTokens[0].TTL = o.ttl.value()
+		}
+	}
+	r, err := prepareInit(f, thisHost(), out)
+	if err != nil {
+		return nil, err
+	}
+	r.ignore, r.uploadCerts, r.skipKeyShow = o.ignore, o.upload, o.hideKey
+	return r, nil
+}
+
+// show says what init would do, and writes nothing.
+func (r *initRun) show(skip []string) error {
+	text, err := config.Write(r.cfg, r.cluster)
+	if err != nil {
+		return err
+	}
+	r.say("[dryrun] The configuration, completed:\n%s", text)
+	for _, name := range names(initPhases(), "") {
+		left := ""
+		for _, s := range skip {
+			if name == s || strings.HasPrefix(name, s+"/") {
+				left = " (skipped)"
+			}
+		}
+		r.say("[dryrun] Would run phase %s%s", name, left)
+	}
+	return nil
+}
+
+func joinCommandOf() *cobra.Command {
+	o := &common{}
+	d := config.Discovery{BootstrapToken: &config.BootstrapTokenDiscovery{}, File: &config.FileDiscovery{}}
+	var token string
+	var controlPlane bool
+	c := &cobra.Command{Use: "join [api-server-endpoint]", Short: "Run this on any machine you wish to join an existing cluster", Args: cobra.MaximumNArgs(1),
+		Long: "Run this on any machine you wish to join an existing cluster\n\n" + describe(joinPhases())}
+	o.flags(c)
+	f := c.Flags()
+	f.StringVar(&token, "token", "", "Use this token for both discovery-token and tls-bootstrap-token when those values are not provided.")
+	f.StringVar(&d.BootstrapToken.Token, "discovery-token", "", "For token-based discovery, the token used to validate cluster information fetched from the API server.")
+	f.StringSliceVar(&d.BootstrapToken.CACertHashes, "discovery-token-ca-cert-hash", nil, "For token-based discovery, validate that the root CA public key matches this hash (format: \"<type>:<value>\").")
+	f.BoolVar(&d.BootstrapToken.UnsafeSkipCAVerification, "discovery-token-unsafe-skip-ca-verification", false, "For token-based discovery, allow joining without --discovery-token-ca-cert-hash pinning.")
+	f.StringVar(&d.File.KubeConfigPath, "discovery-file", "", "For file-based discovery, a file from which to load cluster information.")
+	f.StringVar(&d.TLSBootstrapToken, "tls-bootstrap-token", "", "Specify the token used to temporarily authenticate with the Kubernetes Control Plane while joining the node.")
+	f.BoolVar(&controlPlane, "control-plane", false, "Create a new control plane instance on this node")
+	f.BoolVar(&controlPlane, "experimental-control-plane", false, "")
+	_ = f.MarkHidden("experimental-control-plane")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		file, err := o.read()
+		if err != nil {
+			return err
+		}
+		cfg := file.Join
+		if cfg == nil {
+			cfg = &config.Join{Discovery: d}
+			if d.File.KubeConfigPath != "" {
+				cfg.Discovery.BootstrapToken = nil
+			} else {
+				cfg.Discovery.File = nil
+				lay(&cfg.Discovery.BootstrapToken.Token, orElse(d.BootstrapToken.Token, token))
+				if len(args) == 1 {
+					cfg.Discovery.BootstrapToken.APIServerEndpoint = args[0]
+				}
+			}
+			lay(&cfg.Discovery.TLSBootstrapToken, orElse(d.TLSBootstrapToken, token))
+		}
+		if controlPlane && cfg.ControlPlane == nil {
+			cfg.ControlPlane = &config.JoinControlPlane{}
+		}
+		if cfg.ControlPlane != nil {
+			lay(&cfg.ControlPlane.CertificateKey, o.certsKey)
+			o.overEndpoint(&cfg.ControlPlane.LocalAPIEndpoint)
+		}
+		o.overNode(&cfg.NodeRegistration)
+		r, err := prepareJoin(cfg, thisHost(), c.OutOrStdout())
+		if err != nil {
+			return err
+		}
+		for _, w := range file.Warnings {
+			r.say("W: %s", w)
+		}
+		r.ignore = o.ignore
+		skip := append(o.skip, cfg.SkipPhases...)
+		if err := checkSkips(joinPhases(), skip); err != nil {
+			return err
+		}
+		if o.dryRun || cfg.DryRun {
+			for _, name := range names(joinPhases(), "") {
+				r.say("[dryrun] Would run phase %s", name)
+			}
+			return nil
+		}
+		if err := runPhases(c.Context(), joinPhases(), r, skip, ""); err != nil {
+			return err
+		}
+		r.done()
+		return nil
+	}
+	return c
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func resetCommand() *cobra.Command {
+	cfg := config.Reset{}
+	var skip []string
+	c := &cobra.Command{Use: "reset", Short: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'", Args: cobra.NoArgs,
+		Long: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'\n\n" + describe(resetPhases())}
+	f := c.Flags()
+	f.BoolVarP(&cfg.Force, "force", "f", false, "Reset the node without prompting for confirmation.")
+	f.StringVar(&cfg.CertificatesDir, "cert-dir", config.DefaultCertificatesDir, "The path to the directory where the certificates are stored.")
+	f.StringVar(&cfg.CRISocket, "cri-socket", "", "Path to the CRI socket to connect.")
+	f.StringSliceVar(&cfg.IgnorePreflightErrors, "ignore-preflight-errors", nil, "A list of checks whose errors will be shown as warnings.")
+	f.StringSliceVar(&skip, "skip-phases", nil, "List of phases to be skipped")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		host := thisHost()
+		cfg.Default(host)
+		r := &resetRun{printer: printer{c.OutOrStdout()}, paths: usual, cfg: &cfg, node: strings.ToLower(host.Name)}
+		if !cfg.Force {
+			fmt.Fprint(r.out, "[reset] WARNING: Changes made to this host by 'kubeadm init' or 'kubeadm join' will be reverted.\n[reset] Are you sure you want to proceed? [y/N]: ")
+			var answer string
+			if _, err := fmt.Fscanln(c.InOrStdin(), &answer); err != nil || !strings.EqualFold(answer, "y") {
+				return fmt.Errorf("aborted reset operation")
+			}
+		}
+		if err := checkSkips(resetPhases(), skip); err != nil {
+			return err
+		}
+		return runPhases(c.Context(), resetPhases(), r, skip, "")
+	}
+	return c
+}
