@@ -211,6 +211,22 @@ func story() error {
 			return fmt.Errorf("%s is left", dir)
 		}
 	}
+	if err := sceneResize(ctx, api); err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	if err := sceneRuntimeKilled(ctx, api, rt.Address()); err != nil {
+		return fmt.Errorf("runtime killed: %w", err)
+	}
+	a.Stop()
+	if err := a.Wait(); err != nil {
+		return err
+	}
+	if err := sceneStatic(ctx, rt.Address()); err != nil {
+		return fmt.Errorf("static pods: %w", err)
+	}
+	if err := sceneEviction(ctx, rt.Address()); err != nil {
+		return fmt.Errorf("eviction: %w", err)
+	}
 	return nil
 }
 
@@ -235,13 +251,16 @@ func seed(ctx context.Context, address string) error {
 	return s.Seed(ctx, program, pause)
 }
 
-func startAgent(ctx context.Context, api *fakeclient.Server, address string) (*run.Group, error) {
+func startAgent(ctx context.Context, api client.Interface, address string, change ...func(*kubelet.Config)) (*run.Group, error) {
 	r, images, err := cri.Connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}
 	cfg := kubelet.Default()
 	cfg.NodeName, cfg.NodeIPs, cfg.Cgroups = "n1", []string{"100.64.0.10"}, true
+	for _, c := range change {
+		c(&cfg)
+	}
 	mirrors := client.NewMirrors(api)
 	k, err := kubelet.New(cfg, kubelet.Deps{
 		Client: api, Mirrors: mirrors, Runtime: r, Images: images, Events: client.Recorder(api, "kubelet", "n1"), Log: slog.Default(),
