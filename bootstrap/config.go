@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sampan-dev/sampan/controlplane"
 )
 
 // Config describes one server: a control plane with its node, or, with Join, a
@@ -31,6 +33,7 @@ type Config struct {
 	CAFile string // the cluster's authority, for a joining node
 
 	ImportImages   []string // directories of image archives
+	ManifestDir    string   // of static pods; empty for none
 	Registry       string   // loopback registry of the node; empty for none
 	CapacityCPU    int
 	CapacityMemory int64
@@ -40,6 +43,8 @@ type Config struct {
 	EtcdCertFile   string
 	EtcdKeyFile    string
 	NoNode         bool // a control plane only
+
+	Guard controlplane.Guard // what keeps the API server from harm
 }
 
 // Defaults returns the configuration of a one-node cluster on this computer.
@@ -49,7 +54,7 @@ func Defaults() Config {
 		DataDir: "/var/lib/sampan", NodeName: strings.ToLower(host), BindAddress: "0.0.0.0", Port: 6443,
 		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 		ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local",
-		Registry: "127.0.0.1:5000",
+		Registry: "127.0.0.1:5000", ManifestDir: "/etc/kubernetes/manifests",
 	}
 }
 
@@ -69,10 +74,12 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Token, "token", "", "the bootstrap token by which nodes join")
 	fs.StringVar(&c.CAFile, "certificate-authority", "", "with --join: the cluster's authority")
 	fs.StringSliceVar(&c.ImportImages, "import-images", nil, "directories of image archives to import at start")
+	fs.StringVar(&c.ManifestDir, "pod-manifest-path", c.ManifestDir, "directory of static pods' manifests; empty for none")
 	fs.StringVar(&c.Registry, "registry", c.Registry, "loopback address of the node's own registry of imported images; empty for none")
 	fs.IntVar(&c.CapacityCPU, "capacity-cpu", 0, "processors to report; 0 for all")
 	fs.Int64Var(&c.CapacityMemory, "capacity-memory", 0, "bytes of memory to report; 0 for all")
 	fs.StringVar(&c.Endpoint, "container-runtime-endpoint", "", "a CRI endpoint to use instead of the containerd built in")
+	GuardFlags(fs, &c.Guard)
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "an external etcd instead of the one built in")
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "authority of the external etcd")
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "client certificate for the external etcd")

@@ -99,7 +99,7 @@ func (s *session) controlPlane() controlplane.Config {
 		ServiceCIDRs: []netip.Prefix{s.ServiceCIDR}, ClusterCIDR: s.ClusterCIDR, ClusterDomain: s.ClusterDomain,
 		ClientCA: s.pki.CA, FrontProxyCA: s.pki.FrontProxyCA, AccountKey: s.pki.ServiceAccountSigner,
 		Kubelet: keyPair(s.pki.KubeletClient), Anonymous: true, EnableAdmission: []string{"NodeRestriction"},
-		Alone: len(s.EtcdServers) == 0, EndpointRouting: true,
+		Alone: len(s.EtcdServers) == 0, EndpointRouting: true, Guard: s.Guard,
 	}
 	c.ProxyClient = func() (*tls.Certificate, error) {
 		pair := keyPair(s.pki.FrontProxyClient)
@@ -173,6 +173,11 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 	k := &cfg.Kubelet
 	k.Cgroups, k.OOMAdjust = true, !cfg.Runtime.RestrictOOMScoreAdj
 	k.Capacity = s.capacity()
+	if k.StaticPods = s.ManifestDir; s.ManifestDir != "" {
+		if err := os.MkdirAll(s.ManifestDir, 0o755); err != nil {
+			return fmt.Errorf("--pod-manifest-path: %w", err)
+		}
+	}
 	component := kubeletconfig.Default()
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
