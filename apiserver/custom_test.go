@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -379,4 +381,58 @@ func TestNamesBelongToTheFirst(t *testing.T) {
 		_, doc, _ = c.do("GET", crds+"/tabs.stable.example.com", "", "")
 		return c.condition(doc, "Established") == "True InitialNamesAccepted"
 	})
+}
+
+// realTab has about the size of a real custom resource.
+func realTab(name string) string {
+	rules := make([]string, 10)
+	for i := range rules {
+		rules[i] = fmt.Sprintf(`{"name":"rule-%d","value":"a value of some length, number %d, and then some"}`, i, i)
+	}
+	return tab(name, `{"cronSpec":"* * * * */5","image":"registry/app:v1","replicas":3,"minReplicas":1,"hosts":["a.example.com","b.example.com"],"rules":[`+strings.Join(rules, ",")+`]}`)
+}
+
+// BenchmarkCustomResource holds the costs of a custom resource against those of
+// a ConfigMap of its size.
+func BenchmarkCustomResource(b *testing.B) {
+	c := newCustomServer(b)
+	c.define(crontabs)
+	value := strings.Repeat("x", 1024)
+	spent := map[string]float64{}
+	measure := func(name string, ask func(i int) *http.Request, want int) {
+		i := 0
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				c.h.ServeHTTP(w, ask(i))
+				if i++; w.Code != want {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+			spent[name] = float64(b.Elapsed().Nanoseconds()) / float64(b.N)
+		})
+	}
+	measure("create ConfigMap", func(i int) *http.Request {
+		return request("POST", base+"configmaps", configJSON(fmt.Sprint("c", i), value))
+	}, 201)
+	measure("create CronTab", func(i int) *http.Request { return request("POST", tabs, realTab(fmt.Sprint("c", i))) }, 201)
+	measure("get ConfigMap", func(int) *http.Request { return request("GET", base+"configmaps/c0", "") }, 200)
+	measure("get CronTab", func(int) *http.Request { return request("GET", tabs+"/c0", "") }, 200)
+	measure("patch ConfigMap", func(i int) *http.Request {
+		r := request("PATCH", base+"configmaps/c0", fmt.Sprintf(`{"data":{"k":"%d"}}`, i))
+		r.Header.Set("Content-Type", "application/merge-patch+json")
+		return r
+	}, 200)
+	measure("patch CronTab", func(i int) *http.Request {
+		r := request("PATCH", tabs+"/c0", fmt.Sprintf(`{"spec":{"replicas":%d}}`, 1+i%9))
+		r.Header.Set("Content-Type", "application/merge-patch+json")
+		return r
+	}, 200)
+	ratios := map[string]any{"bench": "custom resource / ConfigMap"}
+	for _, verb := range []string{"create", "get", "patch"} {
+		ratios[verb] = float64(int(100*spent[verb+" CronTab"]/spent[verb+" ConfigMap"])) / 100
+	}
+	line, _ := json.Marshal(ratios)
+	fmt.Println(string(line))
 }

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -31,6 +32,9 @@ type Custom interface {
 	// Life ends when the kind is replaced by a changed one or goes.
 	Life() context.Context
 
+	// Shape names which fields a new object has, whatever their values: those who
+	// create objects of one shape own the same fields. ok is false when it cannot tell.
+	Shape(obj api.Object) (sum [sha256.Size]byte, ok bool)
 	// Merge is how server-side apply sees the objects.
 	Merge() (managedfields.TypeConverter, error)
 	// ResetFields are the fields that appliers of a subresource do not own, by

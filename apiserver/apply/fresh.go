@@ -2,10 +2,13 @@ package apply
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"io"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -53,9 +56,19 @@ func (m *memory) keep(sum [sha256.Size]byte, f *metav1.FieldsV1) {
 
 // first sets the fields' owner of a new object.
 func (f *Fields) first(k resource.Kind, v *resource.Version, live, obj api.Object, manager string) error {
-	sum, ok := fingerprint(v, obj)
+	custom, isCustom := k.(resource.Custom)
+	var sum [sha256.Size]byte
+	var ok bool
+	if isCustom {
+		sum, ok = custom.Shape(obj)
+	} else {
+		sum, ok = fingerprint(v, obj)
+	}
 	if ok {
 		if fields := f.fresh.get(sum); fields != nil {
+			if isCustom && claim(obj, manager, k.Info(), fields) {
+				return nil
+			}
 			gvk := servedKind(k.Info(), v)
 			now := metav1.NewTime(clock.Now().UTC().Truncate(1e9))
 			obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
@@ -72,6 +85,25 @@ func (f *Fields) first(k resource.Kind, v *resource.Version, live, obj api.Objec
 		f.fresh.put(sum, list[0].FieldsV1)
 	}
 	return nil
+}
+
+// claim writes the only claim of a new unstructured object without the detour
+// over the typed form.
+func claim(obj api.Object, manager string, i *resource.Info, fields *metav1.FieldsV1) bool {
+	u, ok := obj.(*unstructured.Unstructured)
+	meta, isMap := u.Object["metadata"].(map[string]any)
+	if !ok || !isMap {
+		return false
+	}
+	tree := map[string]any{}
+	if json.Unmarshal(fields.Raw, &tree) != nil {
+		return false
+	}
+	meta["managedFields"] = []any{map[string]any{
+		"manager": manager, "operation": string(metav1.ManagedFieldsOperationUpdate), "apiVersion": i.GroupVersionKind.GroupVersion().String(),
+		"time": clock.Now().UTC().Format(time.RFC3339), "fieldsType": "FieldsV1", "fieldsV1": tree,
+	}}
+	return true
 }
 
 // fingerprint names an object's contents, apart from what managedFields never

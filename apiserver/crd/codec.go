@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -83,11 +84,17 @@ func (k *kind) coerce(u *unstructured.Unstructured, c coercion) ([]string, error
 	if err != nil {
 		return nil, err
 	}
-	meta, hasMeta, unknown, err := schemaobjectmeta.GetObjectMetaWithOptions(u.Object, schemaobjectmeta.ObjectMetaOptions{
-		DropMalformedFields: c.stored, ReturnUnknownFieldPaths: c.named,
-	})
-	if err != nil {
-		return nil, err
+	kept, untouched := u.Object["metadata"], plain(u.Object["metadata"])
+	var meta *metav1.ObjectMeta
+	var hasMeta bool
+	var unknown []string
+	if !untouched {
+		meta, hasMeta, unknown, err = schemaobjectmeta.GetObjectMetaWithOptions(u.Object, schemaobjectmeta.ObjectMetaOptions{
+			DropMalformedFields: c.stored, ReturnUnknownFieldPaths: c.named,
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	gv, err := schema.ParseGroupVersion(version)
 	if err != nil {
@@ -109,7 +116,7 @@ func (k *kind) coerce(u *unstructured.Unstructured, c coercion) ([]string, error
 			return nil, bad
 		}
 		unknown = append(unknown, paths...)
-		if c.stored && meta.Generation == 0 {
+		if c.stored && hasMeta && meta.Generation == 0 {
 			meta.Generation = 1 // written before generations were kept
 		}
 	}
@@ -118,6 +125,12 @@ func (k *kind) coerce(u *unstructured.Unstructured, c coercion) ([]string, error
 	}
 	if hasVersion {
 		u.SetAPIVersion(version)
+	}
+	if untouched {
+		u.Object["metadata"] = kept
+		if c.stored && u.GetGeneration() == 0 {
+			u.SetGeneration(1)
+		}
 	}
 	if hasMeta {
 		return unknown, schemaobjectmeta.SetObjectMeta(u.Object, meta)

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,8 +15,21 @@ import (
 // customForms are a record's forms for the kinds that read it: one per version
 // of a custom resource, and another set each time its definition changes.
 type customForms[T any] struct {
-	mu   sync.Mutex
-	list []customForm[T]
+	mu    sync.Mutex
+	list  []customForm[T]
+	fresh resource.Custom // whose writing the record's value is
+}
+
+func (c *customForms[T]) setFresh(k resource.Custom) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = k
+}
+
+func (c *customForms[T]) isFresh(k resource.Custom) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fresh == k
 }
 
 type customForm[T any] struct {
@@ -102,24 +116,74 @@ func (s *Served) customWire(rec *storage.Record) ([]byte, error) {
 	if data, ok := formsIn[[]byte](rec, slotJSON).get(s.custom); ok {
 		return data, nil
 	}
-	obj, err := s.object(rec)
-	if err != nil {
-		return nil, err
-	}
-	data, err := encode(api.FormatJSON, obj)
-	if err != nil {
-		return nil, err
+	data, ok := s.spliced(rec)
+	if !ok {
+		obj, err := s.object(rec)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = encode(api.FormatJSON, obj); err != nil {
+			return nil, err
+		}
 	}
 	data = formsIn[[]byte](rec, slotJSON).put(s.custom, data)
 	s.keep.add(rec, slotJSON, len(data))
 	return data, nil
 }
 
+// spliced makes a record's JSON of what was stored, if the kind has just stored
+// it that way: nothing but the revision is missing.
+func (s *Served) spliced(rec *storage.Record) ([]byte, bool) {
+	if !s.Info.Stored() || !formsIn[api.Object](rec, slotObject).isFresh(s.custom) {
+		return nil, false
+	}
+	at := uidAt(rec.Value)
+	if at < 0 {
+		return nil, false
+	}
+	data := make([]byte, 0, len(rec.Value)+40)
+	data = append(data, rec.Value[:at]...)
+	data = append(data, `"resourceVersion":"`...)
+	data = strconv.AppendInt(data, rec.Rev, 10)
+	data = append(data, `",`...)
+	data = append(data, rec.Value[at:]...)
+	return bytes.TrimRight(data, "\n"), true
+}
+
+// uidAt is where the metadata's uid is written, before which its revision
+// belongs; -1 if there is none.
+func uidAt(data []byte) int {
+	depth, inside := 0, false
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 1 {
+				inside = false
+			}
+		case '"':
+			switch {
+			case depth == 1:
+				inside = bytes.HasPrefix(data[i:], metadataKey)
+			case depth == 2 && inside && bytes.HasPrefix(data[i:], uidKey):
+				return i
+			}
+			i = stringEnd(data, i)
+		}
+	}
+	return -1
+}
+
+var uidKey = []byte(`"uid":`)
+
 // settle gives a record the decoded object that it was made of.
 func (s *Served) settle(rec *storage.Record, obj api.Object) {
 	obj.SetResourceVersion(strconv.FormatInt(rec.Rev, 10))
 	if s.custom != nil {
-		formsIn[api.Object](rec, slotObject).put(s.custom, obj)
+		forms := formsIn[api.Object](rec, slotObject)
+		forms.put(s.custom, obj)
+		forms.setFresh(s.custom)
 		return
 	}
 	rec.SetForm(slotObject, obj)

@@ -43,7 +43,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		request.Warn(r.Context(), warning)
 	}
 	x := &exchange{e: e, w: w, r: r, ctx: r.Context(), op: &Op{Served: s, Info: i, Agent: r.UserAgent()}}
-	if ans, ok := negotiate(r, true, s.isDynamic()); ok {
+	if ans, ok := negotiate(r, s.transforms(), s.isDynamic()); ok {
 		x.ans = ans
 	} else if !x.isConnect() {
 		if s.isDynamic() {
@@ -60,6 +60,10 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, err)
 	}
 }
+
+// transforms says whether objects can be had as tables or as metadata alone:
+// not those that are only ever an answer, such as access reviews.
+func (s *Served) transforms() bool { return !s.Info.Virtual || s.Has("get") || s.Has("list") }
 
 // scoped says whether the path fits the kind's scope.
 func scoped(s *Served, i *request.Info) bool {

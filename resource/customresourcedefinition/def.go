@@ -121,5 +121,8 @@ func toBeta(src api.Object) (api.Object, error) {
 	if err := apiextensionsv1beta1.Convert_apiextensions_CustomResourceDefinition_To_v1beta1_CustomResourceDefinition(mid, out, nil); err != nil {
 		return nil, fmt.Errorf("convert: %s: %w", mid.Name, err)
 	}
+	if out.Spec.Group == "" { // nobody has said yet what to do with unknown fields
+		out.Spec.PreserveUnknownFields = nil
+	}
 	return out, nil
 }
