@@ -77,6 +77,7 @@ func (f *apiServerFlags) declare(c *component) {
 	fs.StringSliceVar(&cfg.AuthorizationModes, "authorization-mode", []string{"AlwaysAllow"}, "Ordered list of plug-ins to do authorization on secure port: AlwaysAllow,AlwaysDeny,ABAC,Webhook,RBAC,Node.")
 	fs = c.in("Admission")
 	fs.StringSliceVar(&cfg.EnableAdmission, "enable-admission-plugins", nil, "admission plugins that should be enabled in addition to default enabled ones")
+	fs.StringVar(&cfg.AdmissionConfig, "admission-control-config-file", "", "file with admission control configuration")
 	fs.StringSliceVar(&cfg.DisableAdmission, "disable-admission-plugins", nil, "admission plugins that should be disabled although they are in the default enabled plugins list")
 	fs = c.in("Misc")
 	fs.StringSliceVar(&f.serviceCIDRs, "service-cluster-ip-range", []string{"10.0.0.0/24"}, "A CIDR notation IP range from which to assign service cluster IPs.")
@@ -110,7 +111,7 @@ func (f *apiServerFlags) retire(c *component) {
 		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl max-requests-inflight max-mutating-requests-inflight min-request-timeout request-timeout
 			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port cors-allowed-origins goaway-chance http2-max-streams-per-connection livez-grace-period shutdown-delay-duration shutdown-send-retry-after
 			tls-cipher-suites tls-min-version tls-sni-cert-key strict-transport-security-directives external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
-			default-not-ready-toleration-seconds default-unreachable-toleration-seconds admission-control-config-file egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
+			default-not-ready-toleration-seconds default-unreachable-toleration-seconds egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
 			experimental-encryption-provider-config show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
 	)
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"github.com/sampan-dev/sampan/apiserver"
-	"github.com/sampan-dev/sampan/apiserver/admission"
 	"github.com/sampan-dev/sampan/apiserver/aggregate"
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/authn"
@@ -54,7 +53,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	if err := g.newJudges(fields, registry, deps); err != nil {
 		return nil, nil, err
 	}
-	plugins, warnings, err := admission.Choose(admission.Deps{Back: g.back, Authorizer: g.authz, More: g.judges.plugins()}, cfg.EnableAdmission, cfg.DisableAdmission)
+	plugins, warnings, err := g.choose(cfg, registry)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	AuthorizationModes                []string
 	Access                            Access
 	EnableAdmission, DisableAdmission []string
+	AdmissionConfig                   string // file that configures admission plugins; empty for none
 	Anonymous                         bool
 	Guard                             Guard
 	// Alone says that no other control plane serves this cluster, so that there

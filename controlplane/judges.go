@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 
+	"github.com/sampan-dev/sampan/apiserver/admission"
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/dynamic"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
@@ -35,6 +36,18 @@ func (j *judges) plugins() map[string]request.Plugin {
 		policy.MutatingName:    policy.Mutating{Policies: j.policies},
 		policy.ValidatingName:  policy.Validating{Policies: j.policies},
 	}
+}
+
+// choose returns the row of plugins that the configuration wants, and warnings
+// about names in it.
+func (g *gate) choose(cfg *Config, registry *rest.Registry) (plugins []request.Plugin, warnings []string, err error) {
+	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins()}
+	if cfg.AdmissionConfig != "" {
+		if d.Config, err = admission.ReadConfiguration(cfg.AdmissionConfig); err != nil {
+			return nil, nil, err
+		}
+	}
+	return admission.Choose(d, cfg.EnableAdmission, cfg.DisableAdmission)
 }
 
 // fill reads what is configured before the first request is served.

@@ -27,11 +27,18 @@ type Deps struct {
 	Authorizer request.Authorizer
 	// More are plugins of other rooms, by name; they are on unless disabled.
 	More map[string]request.Plugin
+	// Catalog knows what is served.
+	Catalog request.Catalog
+	// Config is what plugins are configured with.
+	Config Configuration
+
+	// baseline holds namespaces without pod-security labels to that level.
+	baseline bool
 }
 
 // from is a plugin of another room.
 func from(name string) entry {
-	return entry{name, true, func(d Deps) request.Plugin { return d.More[name] }}
+	return entry{name: name, on: true, make: func(d Deps) request.Plugin { return d.More[name] }}
 }
 
 // entry is one plugin of the row.
@@ -39,49 +46,79 @@ type entry struct {
 	name string
 	on   bool // unless disabled by name
 	make func(Deps) request.Plugin
+	// read makes a plugin of its configuration, instead.
+	read func(Deps) (request.Plugin, error)
+}
+
+// configured is a plugin that can be configured; it is off unless enabled.
+func configured(name string, read func(Deps) (request.Plugin, error)) entry {
+	return entry{name: name, read: read}
 }
 
 // row is every plugin in the order it is asked.
 func row() []entry {
 	return []entry{
-		{"NamespaceLifecycle", true, func(d Deps) request.Plugin { return &namespaceLifecycle{d.Back} }},
-		{"LimitRanger", true, func(d Deps) request.Plugin { return &limitRanger{d.Back} }},
-		{"ServiceAccount", true, func(d Deps) request.Plugin { return &serviceAccount{d.Back} }},
-		{"NodeRestriction", false, func(d Deps) request.Plugin { return &nodeRestriction{d.Back} }},
-		{"TaintNodesByCondition", true, func(Deps) request.Plugin { return taintNodes{} }},
-		{"AlwaysPullImages", false, func(Deps) request.Plugin { return alwaysPull{} }},
-		{"PodSecurity", true, newPodSecurity},
-		{"Priority", true, func(d Deps) request.Plugin { return &priority{d.Back} }},
-		{"DefaultTolerationSeconds", true, func(Deps) request.Plugin { return tolerationSeconds{} }},
-		{"ExtendedResourceToleration", false, func(Deps) request.Plugin { return extendedToleration{} }},
-		{"DefaultStorageClass", true, func(d Deps) request.Plugin { return &defaultStorageClass{d.Back} }},
-		{"StorageObjectInUseProtection", true, func(Deps) request.Plugin { return inUseProtection{} }},
-		{"PersistentVolumeClaimResize", true, func(d Deps) request.Plugin { return &claimResize{d.Back} }},
-		{"RuntimeClass", true, func(d Deps) request.Plugin { return &runtimeClass{d.Back} }},
-		{"CertificateApproval", true, func(d Deps) request.Plugin { return &certApproval{d.Authorizer} }},
-		{"CertificateSigning", true, func(d Deps) request.Plugin { return &certSigning{d.Authorizer} }},
-		{"CertificateSubjectRestriction", true, func(Deps) request.Plugin { return certSubject{} }},
-		{"DefaultIngressClass", true, func(d Deps) request.Plugin { return &defaultIngressClass{d.Back} }},
-		{"DenyServiceExternalIPs", false, func(Deps) request.Plugin { return denyExternalIPs{} }},
+		off("AlwaysAdmit", func(Deps) request.Plugin { return nil }),
+		off("NamespaceAutoProvision", func(d Deps) request.Plugin { return &namespaceProvision{back: d.Back} }),
+		on("NamespaceLifecycle", func(d Deps) request.Plugin { return &namespaceLifecycle{d.Back} }),
+		off("NamespaceExists", func(d Deps) request.Plugin { return &namespaceExists{d.Back} }),
+		off("LimitPodHardAntiAffinityTopology", func(Deps) request.Plugin { return antiAffinity{} }),
+		on("LimitRanger", func(d Deps) request.Plugin { return &limitRanger{d.Back} }),
+		on("ServiceAccount", func(d Deps) request.Plugin { return &serviceAccount{d.Back} }),
+		off("NodeRestriction", func(d Deps) request.Plugin { return &nodeRestriction{d.Back} }),
+		on("TaintNodesByCondition", func(Deps) request.Plugin { return taintNodes{} }),
+		off("AlwaysPullImages", func(Deps) request.Plugin { return alwaysPull{} }),
+		configured("ImagePolicyWebhook", newImagePolicy),
+		{name: "PodSecurity", on: true, read: newPodSecurity},
+		configured("PodNodeSelector", newPodNodeSelector),
+		on("Priority", func(d Deps) request.Plugin { return &priority{d.Back} }),
+		on("DefaultTolerationSeconds", func(Deps) request.Plugin { return tolerationSeconds{} }),
+		configured("PodTolerationRestriction", newPodTolerations),
+		configured("EventRateLimit", newEventRate),
+		off("ExtendedResourceToleration", func(Deps) request.Plugin { return extendedToleration{} }),
+		on("DefaultStorageClass", func(d Deps) request.Plugin { return &defaultStorageClass{d.Back} }),
+		on("StorageObjectInUseProtection", func(Deps) request.Plugin { return inUseProtection{} }),
+		off("OwnerReferencesPermissionEnforcement", func(d Deps) request.Plugin { return &ownerReferences{authz: d.Authorizer, catalog: d.Catalog} }),
+		on("PersistentVolumeClaimResize", func(d Deps) request.Plugin { return &claimResize{d.Back} }),
+		on("RuntimeClass", func(d Deps) request.Plugin { return &runtimeClass{d.Back} }),
+		on("CertificateApproval", func(d Deps) request.Plugin { return &certApproval{d.Authorizer} }),
+		on("CertificateSigning", func(d Deps) request.Plugin { return &certSigning{d.Authorizer} }),
+		on("ClusterTrustBundleAttest", func(d Deps) request.Plugin { return &bundleAttest{authz: d.Authorizer} }),
+		on("CertificateSubjectRestriction", func(Deps) request.Plugin { return certSubject{} }),
+		on("DefaultIngressClass", func(d Deps) request.Plugin { return &defaultIngressClass{d.Back} }),
+		off("DenyServiceExternalIPs", func(Deps) request.Plugin { return denyExternalIPs{} }),
+		on("PodTopologyLabels", func(d Deps) request.Plugin { return &topologyLabels{back: d.Back} }),
+		on("NodeDeclaredFeatureValidator", func(d Deps) request.Plugin { return &declaredFeatures{d.Back} }),
+		on("PodResizeValidator", func(d Deps) request.Plugin { return &podResize{d.Back} }),
 		from("MutatingAdmissionPolicy"),
 		from("MutatingAdmissionWebhook"),
 		from("ValidatingAdmissionPolicy"),
 		from("ValidatingAdmissionWebhook"),
-		{"ResourceQuota", true, func(d Deps) request.Plugin { return &resourceQuota{back: d.Back} }},
-		{"AlwaysAdmit", false, func(Deps) request.Plugin { return nil }},
+		on("ResourceQuota", func(d Deps) request.Plugin { return &resourceQuota{back: d.Back} }),
+		off("AlwaysDeny", func(Deps) request.Plugin { return alwaysDeny{} }),
 	}
 }
 
-// elsewhere are names that upstream knows and that other rooms provide, or that
-// were retired: configurations may name them.
+func on(name string, mk func(Deps) request.Plugin) entry {
+	return entry{name: name, on: true, make: mk}
+}
+
+func off(name string, mk func(Deps) request.Plugin) entry { return entry{name: name, make: mk} }
+
+// securityContextDeny was a plugin that refused pods with a will of their own
+// about users and SELinux. What it was for, PodSecurity does today.
+const securityContextDeny = "SecurityContextDeny"
+
+// elsewhere are names that were retired, or that wait for features nobody has
+// on: configurations may name them.
 func elsewhere(name string) (known bool, warning string) {
 	switch name {
-	case "SecurityContextDeny", "PodSecurityPolicy", "Initializers", "PersistentVolumeLabel", "DenyEscalatingExec", "DenyExecOnPrivileged":
+	case securityContextDeny:
+		return true, `admission plugin "SecurityContextDeny" was removed in v1.30: in its place, PodSecurity holds namespaces without pod-security labels to the "baseline" level`
+	case "PodSecurityPolicy", "Initializers", "PersistentVolumeLabel", "DenyEscalatingExec", "DenyExecOnPrivileged":
 		return true, fmt.Sprintf("admission plugin %q was retired and does nothing", name)
-	case "NamespaceAutoProvision", "NamespaceExists", "LimitPodHardAntiAffinityTopology", "ImagePolicyWebhook", "PodNodeSelector",
-		"PodTolerationRestriction", "EventRateLimit", "OwnerReferencesPermissionEnforcement", "ClusterTrustBundleAttest",
-		"PodTopologyLabels", "NodeDeclaredFeatureValidator", "AlwaysDeny":
-		return true, fmt.Sprintf("admission plugin %q is not provided and does nothing", name)
+	case "PodGroupProtection", "PodGroupWorkloadExists", "JobValidation":
+		return true, fmt.Sprintf("admission plugin %q does nothing while the feature GenericWorkload is off", name)
 	}
 	return false, ""
 }
@@ -113,11 +150,19 @@ func Choose(d Deps, enable, disable []string) (plugins []request.Plugin, warning
 			return nil, nil, fmt.Errorf("[%s] in enable-admission-plugins and disable-admission-plugins overlapped", n)
 		}
 	}
+	d.baseline = slices.Contains(enable, securityContextDeny)
 	for _, e := range all {
-		if (e.on || slices.Contains(enable, e.name)) && !slices.Contains(disable, e.name) {
-			if p := e.make(d); p != nil {
-				plugins = append(plugins, p)
-			}
+		if !e.on && !slices.Contains(enable, e.name) || slices.Contains(disable, e.name) {
+			continue
+		}
+		var p request.Plugin
+		if e.read == nil {
+			p = e.make(d)
+		} else if p, err = e.read(d); err != nil {
+			return nil, nil, err
+		}
+		if p != nil {
+			plugins = append(plugins, p)
 		}
 	}
 	return plugins, warnings, nil

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,14 +21,54 @@ import (
 // podSecurity holds pods to the level their namespace's labels name. The checks
 // are the published library's.
 type podSecurity struct {
-	back   request.Backend
-	checks func() (policy.Evaluator, error)
+	back     request.Backend
+	checks   func() (policy.Evaluator, error)
+	defaults psapi.Policy // what namespaces without labels get
+	exempt   exemptions
 }
 
-func newPodSecurity(d Deps) request.Plugin {
-	return &podSecurity{back: d.Back, checks: sync.OnceValues(func() (policy.Evaluator, error) {
+// exemptions are who and what is not held to any level.
+type exemptions struct {
+	Usernames      []string `json:"usernames"`
+	RuntimeClasses []string `json:"runtimeClasses"`
+	Namespaces     []string `json:"namespaces"`
+}
+
+func newPodSecurity(d Deps) (request.Plugin, error) {
+	p := &podSecurity{back: d.Back, defaults: privileged(), checks: sync.OnceValues(func() (policy.Evaluator, error) {
 		return policy.NewEvaluator(policy.DefaultChecks(), nil)
 	})}
+	if d.baseline {
+		lv := psapi.LevelVersion{Level: psapi.LevelBaseline, Version: psapi.LatestVersion()}
+		p.defaults = psapi.Policy{Enforce: lv, Audit: lv, Warn: lv}
+		p.exempt.Namespaces = []string{metav1.NamespaceSystem}
+	}
+	if _, ok := d.Config["PodSecurity"]; !ok {
+		return p, nil
+	}
+	var c struct {
+		Defaults   map[string]string `json:"defaults"`
+		Exemptions exemptions        `json:"exemptions"`
+	}
+	if err := d.Config.read("PodSecurity", &c); err != nil {
+		return nil, err
+	}
+	labels := map[string]string{}
+	for k, v := range c.Defaults {
+		labels["pod-security.kubernetes.io/"+k] = v
+	}
+	var errs field.ErrorList
+	if p.defaults, errs = psapi.PolicyToEvaluate(labels, privileged()); len(errs) > 0 {
+		return nil, fmt.Errorf("couldn't init admission plugin %q: %w", "PodSecurity", errs.ToAggregate())
+	}
+	p.exempt = c.Exemptions
+	return p, nil
+}
+
+// exempts says that nothing is asked of a pod.
+func (e *exemptions) exempts(a *request.Attributes, spec *corev1.PodSpec) bool {
+	return slices.Contains(e.Namespaces, a.Namespace) || a.User != nil && slices.Contains(e.Usernames, a.User.Name) ||
+		spec.RuntimeClassName != nil && slices.Contains(e.RuntimeClasses, *spec.RuntimeClassName)
 }
 
 func (*podSecurity) Name() string { return "PodSecurity" }
@@ -57,11 +98,10 @@ func (p *podSecurity) Validate(ctx context.Context, a *request.Attributes) error
 	if err != nil {
 		return err
 	}
-	labels := obj.GetLabels()
-	if len(labels) == 0 {
+	if len(obj.GetLabels()) == 0 && p.defaults.FullyPrivileged() || p.exempt.exempts(a, spec) {
 		return nil
 	}
-	want, errs := psapi.PolicyToEvaluate(labels, privileged())
+	want, errs := psapi.PolicyToEvaluate(obj.GetLabels(), p.defaults)
 	if want.FullyPrivileged() && len(errs) == 0 {
 		return nil
 	}
