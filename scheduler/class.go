@@ -9,9 +9,6 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// needs is what a volume asks of its node.
-type needs interface{ Match(*corev1.Node) bool }
-
 // class is what is known of all pods that placing treats alike.
 type class struct {
 	sample    *info
@@ -20,7 +17,7 @@ type class struct {
 	selective bool
 	nodes     nodeaffinity.RequiredNodeAffinity
 	preferred *nodeaffinity.PreferredSchedulingTerms
-	volumes   []needs
+	volumes   []need
 	refused   string // no node will do, for what the pods themselves are
 
 	epoch, seen int // how far into the cluster's history the rest is right

@@ -32,7 +32,7 @@ type cluster struct {
 	pods   map[types.UID]placed
 
 	namespaces func(name string) labels.Set
-	claims     func(p *corev1.Pod) ([]needs, string)
+	claims     func(p *corev1.Pod) ([]need, string)
 
 	// prickly are the pods with required anti-affinity, drawn those with any
 	// other pod affinity: their terms speak about pods to come.
@@ -69,7 +69,7 @@ const logLimit = 1 << 16
 func newCluster() *cluster {
 	return &cluster{
 		byName: map[string]*node{}, pods: map[types.UID]placed{}, namespaces: func(string) labels.Set { return nil },
-		claims:  func(*corev1.Pod) ([]needs, string) { return nil, "" },
+		claims:  func(*corev1.Pod) ([]need, string) { return nil, "" },
 		prickly: map[types.UID]placed{}, drawn: map[types.UID]placed{}, images: map[string]int{}, classes: map[string]*class{},
 	}
 }

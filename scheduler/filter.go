@@ -24,6 +24,9 @@ const (
 	whySpread        = "node(s) didn't match pod topology spread constraints"
 	whySpreadLabel   = "node(s) didn't match pod topology spread constraints (missing required label)"
 	whyVolumeNode    = "node(s) didn't match PersistentVolume's node affinity"
+	whyBind          = "node(s) didn't find available persistent volumes to bind"
+	whyZone          = "node(s) had no available volume zone"
+	whyExclusive     = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
 )
 
 // rejection is why one node does not do.
@@ -74,8 +77,8 @@ func (k *class) static(n *node) string {
 		return whyAffinity
 	}
 	for _, need := range k.volumes {
-		if !need.Match(obj) {
-			return whyVolumeNode
+		if !need.match(obj) {
+			return need.why
 		}
 	}
 	return ""
@@ -120,7 +123,7 @@ func (k *class) portTaken(n *node) bool {
 func (k *class) why(n *node) rejection {
 	if reason := k.static(n); reason != "" {
 		kind := causeNode
-		if reason == whyVolumeNode {
+		if reason == whyVolumeNode || reason == whyBind || reason == whyZone {
 			kind |= causeVolume
 		}
 		return rejection{[]string{reason}, true, kind}

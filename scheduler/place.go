@@ -171,7 +171,7 @@ func (c *cluster) diagnose(k *class) diagnosis {
 func (c *cluster) look(k *class) diagnosis {
 	d := diagnosis{counts: map[string]int{}, refused: k.refused}
 	if d.refused != "" {
-		d.cause = causeVolume | causeNode
+		d.cause = causeVolume | causeNode | causeRoom
 	}
 	for _, n := range c.nodes {
 		if n == nil || n.gone {

@@ -249,10 +249,8 @@ func signature(i *info, spread string) string {
 	for _, t := range p.Spec.Tolerations {
 		b.WriteString("\x00" + t.Key + "\x01" + string(t.Operator) + "\x01" + t.Value + "\x01" + string(t.Effect))
 	}
-	for v := range p.Spec.Volumes {
-		if claim := claimName(p, &p.Spec.Volumes[v]); claim != "" {
-			b.WriteString("\x02" + claim)
-		}
+	for _, claim := range claimsOf(p) {
+		b.WriteString("\x02" + claim)
 	}
 	if p.Spec.Affinity != nil || len(p.Spec.TopologySpreadConstraints) > 0 {
 		// Rare enough to pay for: the exact spelling of what is left.
@@ -275,17 +273,6 @@ func writeMap(b *strings.Builder, m map[string]string) {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		b.WriteString(k + "\x01" + m[k] + "\x01")
 	}
-}
-
-// claimName returns the PersistentVolumeClaim a volume uses, "" if none.
-func claimName(p *corev1.Pod, v *corev1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return p.Name + "-" + v.Name
-	}
-	return ""
 }
 
 func priority(p *corev1.Pod) int32 {

@@ -166,6 +166,10 @@ func (l *line) failed(w *waiting, why cause, again bool, now time.Time) {
 		d *= 2
 	}
 	w.ready, w.cause = now.Add(min(d, l.longest)), why
+	if why == causeVolume && !again {
+		// It has its volumes, which only have to be bound: no failure to wait out.
+		w.ready = now
+	}
 	if again || w.moved {
 		l.enter(w, backingOff)
 	} else {

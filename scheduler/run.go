@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -152,7 +153,9 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 		restore()
 		delete(s.nominated, podKey(w.pod))
 		s.cluster.putPod(w.info, n.obj.Name)
-		t := trip{w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
+		choices, _ := s.v.plan(s.v.open(p), n.obj)
+		s.assume(choices)
+		t := trip{choices: choices, w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
 		return func(ctx context.Context) { s.bind(ctx, t) }
 	}
 	d := s.cluster.diagnose(k)
@@ -179,6 +182,7 @@ type trip struct {
 	node         string
 	began, since time.Time
 	attempts     int
+	choices      []choice // of volumes
 }
 
 // eviction is whom to delete to make room.
@@ -276,7 +280,11 @@ func (s *Scheduler) listen() {
 	})
 	volumes := func() { s.locked(func() { s.cluster.epoch++; s.line.changed(causeVolume, clock.Now()) }) }
 	s.v.claims.OnChange(func(_, _ *corev1.PersistentVolumeClaim) { volumes() })
-	s.v.volumes.OnChange(func(_, _ *corev1.PersistentVolume) { volumes() })
+	s.v.volumes.OnChange(func(old, now *corev1.PersistentVolume) {
+		s.locked(func() { s.volumeSeen(old, now) })
+		volumes()
+	})
+	s.v.classes.OnChange(func(_, _ *storagev1.StorageClass) { volumes() })
 }
 
 func (s *Scheduler) podChanged(old, p *corev1.Pod) {
@@ -314,4 +322,17 @@ func (s *Scheduler) podChanged(old, p *corev1.Pod) {
 		return
 	}
 	s.line.set(p, at)
+	if old == nil {
+		s.restoreNomination(p)
+	}
+}
+
+// restoreNomination keeps the room that an earlier scheduler was making for p.
+func (s *Scheduler) restoreNomination(p *corev1.Pod) {
+	n, w := s.cluster.byName[p.Status.NominatedNodeName], s.line.all[p.UID]
+	if p.Status.NominatedNodeName == "" || n == nil || n.gone || w == nil || s.nominated[podKey(p)] != nil {
+		return
+	}
+	s.nominated[podKey(p)] = &nomination{w.info, p.Status.NominatedNodeName}
+	s.cluster.putPod(w.info, p.Status.NominatedNodeName)
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/semantics/volume"
 )
 
 func list(pairs ...string) corev1.ResourceList {
@@ -59,7 +61,7 @@ func near(anti bool, key string) func(*corev1.Pod) {
 	}
 }
 
-func bound(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
+func onto(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
 
 func zone(z string) func(*corev1.Node) {
 	return func(n *corev1.Node) { n.Labels[corev1.LabelTopologyZone] = z }
@@ -78,19 +80,19 @@ func TestWhy(t *testing.T) {
 		pod   *corev1.Pod
 		want  string
 	}{
-		"cpu taken":     {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", bound("n"))}, testPod("p", "500m"), "0/1 nodes are available: 1 Insufficient cpu." + none},
+		"cpu taken":     {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", onto("n"))}, testPod("p", "500m"), "0/1 nodes are available: 1 Insufficient cpu." + none},
 		"cpu never":     {testNode("n", "1"), nil, testPod("p", "2"), "0/1 nodes are available: 1 Insufficient cpu." + useless},
 		"pods":          {testNode("n", "1", func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse("0") }), nil, testPod("p", "1m"), "0/1 nodes are available: 1 Too many pods." + none},
 		"cordon":        {testNode("n", "1", func(n *corev1.Node) { n.Spec.Unschedulable = true }), nil, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) were unschedulable." + useless},
 		"taint":         {testNode("n", "1", taint), nil, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) had untolerated taint(s)." + useless},
 		"selector":      {testNode("n", "1"), nil, testPod("p", "1m", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }), "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector." + useless},
-		"anti-affinity": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", bound("n"))}, testPod("p", "1m", near(true, corev1.LabelHostname)), "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules." + none},
-		"existing anti": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", bound("n"), near(true, corev1.LabelHostname))}, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules." + none},
+		"anti-affinity": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", onto("n"))}, testPod("p", "1m", near(true, corev1.LabelHostname)), "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules." + none},
+		"existing anti": {testNode("n", "1"), []*corev1.Pod{testPod("x", "1m", onto("n"), near(true, corev1.LabelHostname))}, testPod("p", "1m"), "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules." + none},
 		"affinity":      {testNode("n", "1"), nil, testPod("p", "1m", near(false, corev1.LabelHostname), func(p *corev1.Pod) { p.Labels = nil }), "0/1 nodes are available: 1 node(s) didn't match pod affinity rules." + useless},
 		"extended": {testNode("n", "1"), nil, testPod("p", "1m", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
 		}), "0/1 nodes are available: 1 Insufficient example.com/gpu." + useless},
-		"never preempts": {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", bound("n"))}, testPod("p", "500m", func(p *corev1.Pod) { never := corev1.PreemptNever; p.Spec.PreemptionPolicy = &never }), "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
+		"never preempts": {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", onto("n"))}, testPod("p", "500m", func(p *corev1.Pod) { never := corev1.PreemptNever; p.Spec.PreemptionPolicy = &never }), "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster()
@@ -266,7 +268,7 @@ func TestDaemonPods(t *testing.T) {
 	if n == nil || n.obj.Name != "n1" {
 		t.Fatalf("placed on %v, want n1", n)
 	}
-	c.setPod(testPod("x", "600m", bound("n1")))
+	c.setPod(testPod("x", "600m", onto("n1")))
 	n, k := c.place(newInfo(testPod("d", "600m", tied("n1"))), nil, clock.Rand(1))
 	d := c.diagnose(k)
 	if want := "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector."; n != nil || d.message("") != want {
@@ -279,15 +281,20 @@ func TestVolumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wait := storagev1.VolumeBindingWaitForFirstConsumer
 		late := "late"
-		claim := func(name, volume string, class *string) *corev1.PersistentVolumeClaim {
-			return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: volume, StorageClassName: class}}
+		claim := func(name, on string, class *string) *corev1.PersistentVolumeClaim {
+			c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name)}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: on, StorageClassName: class,
+				Resources: corev1.VolumeResourceRequirements{Requests: list("storage", "1Gi")}}}
+			if on != "" {
+				c.Annotations = map[string]string{volume.BindCompleted: "yes"}
+			}
+			return c
 		}
 		on := func(node string) *corev1.PersistentVolume {
 			return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv-" + node}, Spec: corev1.PersistentVolumeSpec{NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
 				{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}}}}}
 		}
 		srv := fake.New(testNode("n1", "4"), testNode("n2", "4"), claim("bound", "pv-n2", nil), on("n2"), claim("loose", "", nil), claim("first", "", &late),
-			&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: late}, VolumeBindingMode: &wait})
+			&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: late}, Provisioner: "csi.example.com", VolumeBindingMode: &wait})
 		m := client.NewMirrors(srv)
 		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
 		if err != nil {
@@ -318,7 +325,7 @@ func TestVolumes(t *testing.T) {
 			}
 		}
 		pvc, _ := client.Of[corev1.PersistentVolumeClaim](srv, "default").Get(t.Context(), "first")
-		chosen := pvc.Annotations[annSelectedNode]
+		chosen := pvc.Annotations[volume.SelectedNode]
 		if chosen == "" || get("first").Spec.NodeName != "" {
 			t.Fatalf("claim offered to %q, pod on %q; want a node offered and the pod waiting", chosen, get("first").Spec.NodeName)
 		}
@@ -333,11 +340,68 @@ func TestVolumes(t *testing.T) {
 	})
 }
 
+// TestLocalVolumes: pods go where volumes of their class are left, and no two get the same.
+func TestLocalVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait, class := storagev1.VolumeBindingWaitForFirstConsumer, "local"
+		srv := fake.New(testNode("n1", "4"), testNode("n2", "4"), testNode("n3", "4"),
+			&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: class}, Provisioner: volume.NoProvisioner, VolumeBindingMode: &wait})
+		for _, node := range []string{"n1", "n2"} {
+			srv.Put(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv-" + node}, Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable},
+				Spec: corev1.PersistentVolumeSpec{Capacity: list("storage", "5Gi"), StorageClassName: class, NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+					{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}}}}})
+		}
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The binder: a claim that a volume names becomes bound.
+		client.MirrorOf[corev1.PersistentVolume](m, client.MirrorOptions{}).OnChange(func(_, v *corev1.PersistentVolume) {
+			if v == nil || v.Spec.ClaimRef == nil {
+				return
+			}
+			run.Detach(t.Context(), "bind", func(ctx context.Context) {
+				c, err := client.Of[corev1.PersistentVolumeClaim](srv, "default").Get(ctx, v.Spec.ClaimRef.Name)
+				if err == nil && c.Spec.VolumeName == "" {
+					c = c.DeepCopy()
+					c.Spec.VolumeName, c.Annotations = v.Name, map[string]string{volume.BindCompleted: "yes"}
+					srv.Put(c)
+				}
+			})
+		})
+		for _, name := range []string{"a", "b", "c"} {
+			srv.Put(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name)}, Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class,
+				Resources: corev1.VolumeResourceRequirements{Requests: list("storage", "1Gi")}}})
+			srv.Put(testPod(name, "1m", func(p *corev1.Pod) {
+				p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}}
+			}))
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		clock.Sleep(t.Context(), 3*time.Second)
+		on := map[string]int{}
+		pods, _ := client.Of[corev1.Pod](srv, "default").List(t.Context(), nil)
+		for _, p := range pods {
+			on[p.Spec.NodeName]++
+			if p.Spec.NodeName == "" && !strings.HasPrefix(p.Status.Conditions[0].Message, "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind.") {
+				t.Errorf("%s: %s", p.Name, p.Status.Conditions[0].Message)
+			}
+		}
+		if on["n1"] != 1 || on["n2"] != 1 || on[""] != 1 {
+			t.Errorf("pods on %v", on)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
 // TestRunPreempts evicts, keeps the room, and takes it.
 func TestRunPreempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		grace := int64(30)
-		low := testPod("low", "900m", bound("n1"), withPriority(1))
+		low := testPod("low", "900m", onto("n1"), withPriority(1))
 		low.DeletionGracePeriodSeconds = &grace
 		srv := fake.New(testNode("n1", "1"), low)
 		m := client.NewMirrors(srv)
@@ -379,7 +443,7 @@ func TestPreemptsTheLeastImportant(t *testing.T) {
 	}
 	for i, pr := range []int32{50, 10, 90} {
 		for j := range 2 {
-			c.setPod(testPod(fmt.Sprint("low", i, j), "1", bound(fmt.Sprint("n", i)), withPriority(pr)))
+			c.setPod(testPod(fmt.Sprint("low", i, j), "1", onto(fmt.Sprint("n", i)), withPriority(pr)))
 		}
 	}
 	in := newInfo(testPod("p", "1", withPriority(100)))

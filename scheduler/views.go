@@ -1,8 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
-
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -10,9 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/semantics/volume"
 )
 
 // views are the mirrors the scheduler reads.
@@ -33,6 +31,10 @@ type views struct {
 	// controller's UID as long as no service changes.
 	serviceRev int
 	kept       map[types.UID]keptWorkload
+
+	// assumed are volumes chosen for claims, by the claim's UID, that the mirror
+	// does not show as taken yet.
+	assumed map[string]types.UID
 }
 
 type keptWorkload struct {
@@ -46,14 +48,18 @@ const keptMost = 4096
 
 func newViews(m *client.Mirrors) *views {
 	all := client.MirrorOptions{}
-	return &views{
+	v := &views{
 		pods: client.MirrorOf[corev1.Pod](m, all), nodes: client.MirrorOf[corev1.Node](m, all),
 		namespaces: client.MirrorOf[corev1.Namespace](m, all), services: client.MirrorOf[corev1.Service](m, all),
 		controllers: client.MirrorOf[corev1.ReplicationController](m, all), sets: client.MirrorOf[appsv1.ReplicaSet](m, all),
 		stateful: client.MirrorOf[appsv1.StatefulSet](m, all), budgets: client.MirrorOf[policyv1.PodDisruptionBudget](m, all),
 		claims: client.MirrorOf[corev1.PersistentVolumeClaim](m, all), volumes: client.MirrorOf[corev1.PersistentVolume](m, all),
 		classes: client.MirrorOf[storagev1.StorageClass](m, all), kept: map[types.UID]keptWorkload{},
+		assumed: map[string]types.UID{},
 	}
+	v.volumes.Index(byClass, func(pv *corev1.PersistentVolume) []string { return []string{volume.ClassOfVolume(pv)} })
+	v.pods.Index(byClaim, claimsOf)
+	return v
 }
 
 func (v *views) namespaceLabels(name string) labels.Set {
@@ -128,65 +134,4 @@ func (v *views) findWorkload(p *corev1.Pod, ref *metav1.OwnerReference) (sel lab
 		}
 	}
 	return sel, sure
-}
-
-// needs returns what p's claims ask of its node, or why no node can do.
-func (v *views) needs(p *corev1.Pod) ([]needs, string) {
-	var out []needs
-	for i := range p.Spec.Volumes {
-		name := claimName(p, &p.Spec.Volumes[i])
-		if name == "" {
-			continue
-		}
-		pvc, ok := v.claims.Get(p.Namespace, name)
-		if !ok && p.Spec.Volumes[i].Ephemeral != nil {
-			return nil, fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
-		}
-		if !ok {
-			return nil, fmt.Sprintf("persistentvolumeclaim %q not found", name)
-		}
-		if pvc.DeletionTimestamp != nil {
-			return nil, fmt.Sprintf("persistentvolumeclaim %q is being deleted", name)
-		}
-		if pvc.Status.Phase == corev1.ClaimLost {
-			return nil, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, pvc.Spec.VolumeName)
-		}
-		if pvc.Spec.VolumeName == "" {
-			if !v.waitsForConsumer(pvc) {
-				return nil, "pod has unbound immediate PersistentVolumeClaims"
-			}
-			continue
-		}
-		pv, ok := v.volumes.Get("", pvc.Spec.VolumeName)
-		if !ok {
-			return nil, fmt.Sprintf("persistentvolume %q not found", pvc.Spec.VolumeName)
-		}
-		if pv.Spec.NodeAffinity != nil && pv.Spec.NodeAffinity.Required != nil {
-			if sel, err := nodeaffinity.NewNodeSelector(pv.Spec.NodeAffinity.Required); err == nil {
-				out = append(out, sel)
-			}
-		}
-	}
-	return out, ""
-}
-
-func (v *views) waitsForConsumer(pvc *corev1.PersistentVolumeClaim) bool {
-	if pvc.Spec.StorageClassName == nil {
-		return false
-	}
-	sc, ok := v.classes.Get("", *pvc.Spec.StorageClassName)
-	return ok && sc.VolumeBindingMode != nil && *sc.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
-}
-
-// unbound returns p's claims that wait for p to have a node.
-func (v *views) unbound(p *corev1.Pod) []*corev1.PersistentVolumeClaim {
-	var out []*corev1.PersistentVolumeClaim
-	for i := range p.Spec.Volumes {
-		if name := claimName(p, &p.Spec.Volumes[i]); name != "" {
-			if pvc, ok := v.claims.Get(p.Namespace, name); ok && pvc.Spec.VolumeName == "" {
-				out = append(out, pvc)
-			}
-		}
-	}
-	return out
 }

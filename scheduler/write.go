@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,12 +18,14 @@ import (
 // bind tells the server where the pod goes.
 func (s *Scheduler) bind(ctx context.Context, t trip) {
 	p, w, nodeName, began := t.pod, t.w, t.node, t.began
-	if waits, err := s.offerClaims(ctx, p, nodeName); waits || err != nil {
-		s.unbind(w, causeVolume, err != nil)
-		if err == nil {
-			return
+	if len(t.choices) > 0 {
+		err := s.take(ctx, t.choices, nodeName)
+		if err != nil {
+			s.release(t.choices)
+			s.log.Warn("could not take volumes", "pod", podKey(p), "err", err)
+			s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
 		}
-		s.failBind(ctx, p, err)
+		s.unbind(w, causeVolume, err != nil)
 		return
 	}
 	b := &corev1.Binding{
@@ -68,27 +69,6 @@ func (s *Scheduler) unbind(w *waiting, why cause, again bool) {
 		s.line.changed(causeRoom|causePods, clock.Now())
 	})
 }
-
-// offerClaims names the chosen node in the claims that wait for it; the pod
-// must wait until they are bound.
-func (s *Scheduler) offerClaims(ctx context.Context, p *corev1.Pod, nodeName string) (waits bool, err error) {
-	for _, pvc := range s.v.unbound(p) {
-		waits = true
-		if pvc.Annotations[annSelectedNode] == nodeName {
-			continue
-		}
-		data, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annSelectedNode: nodeName}}})
-		if err != nil {
-			return true, err
-		}
-		if _, err := client.Of[corev1.PersistentVolumeClaim](s.c, p.Namespace).Patch(ctx, pvc.Name, "", types.MergePatchType, data); err != nil {
-			return true, fmt.Errorf("persistentvolumeclaim %q: %w", pvc.Name, err)
-		}
-	}
-	return waits, nil
-}
-
-const annSelectedNode = "volume.kubernetes.io/selected-node"
 
 // tellFailure writes why the pod has no node, and makes room for it if v says so.
 func (s *Scheduler) tellFailure(ctx context.Context, p *corev1.Pod, message string, e *eviction) {
