@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/controlplane"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
@@ -79,10 +82,26 @@ func (f *apiServerFlags) declare(c *component) {
 	fs.StringSliceVar(&cfg.EnableAdmission, "enable-admission-plugins", nil, "admission plugins that should be enabled in addition to default enabled ones")
 	fs.StringVar(&cfg.AdmissionConfig, "admission-control-config-file", "", "file with admission control configuration")
 	fs.StringSliceVar(&cfg.DisableAdmission, "disable-admission-plugins", nil, "admission plugins that should be disabled although they are in the default enabled plugins list")
+	guards := pflag.NewFlagSet("guards", pflag.ContinueOnError)
+	bootstrap.GuardFlags(guards, &cfg.Guard)
+	c.sort(guards, guardHeading)
 	fs = c.in("Misc")
 	fs.StringSliceVar(&f.serviceCIDRs, "service-cluster-ip-range", []string{"10.0.0.0/24"}, "A CIDR notation IP range from which to assign service cluster IPs.")
 	fs.StringVar(&f.kubeletCert, "kubelet-client-certificate", "", "Path to a client cert file for TLS.")
 	fs.StringVar(&f.kubeletKey, "kubelet-client-key", "", "Path to a client key file for TLS.")
+}
+
+// guardHeading is the heading under which upstream has a flag.
+func guardHeading(name string) string {
+	switch {
+	case strings.HasPrefix(name, "audit-"):
+		return "Auditing"
+	case strings.HasPrefix(name, "encryption-"):
+		return "Etcd"
+	case strings.HasPrefix(name, "tls-"), strings.HasPrefix(name, "http2-"):
+		return servingFlags
+	}
+	return genericFlags
 }
 
 func (f *apiServerFlags) declareServing(c *component) {
@@ -101,18 +120,20 @@ func (f *apiServerFlags) declareServing(c *component) {
 func (f *apiServerFlags) retire(c *component) {
 	c.aliases["address"], c.aliases["port"], c.aliases["public-address-override"] = "insecure-bind-address", "insecure-port", "bind-address"
 	c.aliases["admission-control"] = "enable-admission-plugins"
+	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.aliases["service-account-api-audiences"] = "api-audiences"
+	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.in(authnFlags).StringVar(&f.basicAuth, "basic-auth-file", "", "")
 	_ = c.in(authnFlags).MarkHidden("basic-auth-file")
 	c.retired = append(c.retired,
-		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector enable-priority-and-fairness profiling contention-profiling kubelet-https ")},
+		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector profiling contention-profiling kubelet-https ")},
 		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
 		retired{why: "every version that has a kind here is served", names: []string{"runtime-config"}},
-		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl max-requests-inflight max-mutating-requests-inflight min-request-timeout request-timeout
-			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port cors-allowed-origins goaway-chance http2-max-streams-per-connection livez-grace-period shutdown-delay-duration shutdown-send-retry-after
-			tls-cipher-suites tls-min-version tls-sni-cert-key strict-transport-security-directives external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
+		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl min-request-timeout
+			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port livez-grace-period shutdown-send-retry-after
+			external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
 			default-not-ready-toleration-seconds default-unreachable-toleration-seconds egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
-			experimental-encryption-provider-config show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
+			audit-log-version audit-webhook-version show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
 	)
 }
 
@@ -227,10 +248,7 @@ func (f *apiServerFlags) serving() error {
 	if _, err := tls.LoadX509KeyPair(f.cert, f.key); err != nil {
 		return fmt.Errorf("--tls-cert-file: %w", err)
 	}
-	f.cfg.Serving = func() (*tls.Certificate, error) {
-		cert, err := tls.LoadX509KeyPair(f.cert, f.key)
-		return &cert, err
-	}
+	f.cfg.Serving = pki.Reloaded(f.cert, f.key)
 	return nil
 }
 

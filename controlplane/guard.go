@@ -30,6 +30,18 @@ type Guard struct {
 	MaxReads, MaxWrites int
 	// Timeout bounds a request; 60 s when 0.
 	Timeout time.Duration
+	// TLS limits how clients may connect.
+	TLS TLS
+	// Goaway is the chance with which a client is asked to connect anew, to
+	// another server perhaps.
+	Goaway float64
+	// CORS are patterns of origins whose pages may ask; StrictTransport are
+	// directives for browsers.
+	CORS, StrictTransport []string
+	// Streams is how many requests a client may have on one connection; 1000 when 0.
+	Streams int
+	// ShutdownDelay keeps serving, unready, after the end was asked for.
+	ShutdownDelay time.Duration
 	// Audit says what is put on record; nothing without a policy.
 	Audit audit.Config
 	// EncryptionConfig names an EncryptionConfiguration; "" stores everything as
@@ -102,6 +114,10 @@ func (c *Config) guarded(hooks []request.Hook, registry *rest.Registry, store st
 	g := &c.Guard
 	s := c.server(hooks)
 	s.Fairness, s.MaxReads, s.MaxWrites, s.Timeout = !g.Unfair, g.MaxReads, g.MaxWrites, g.Timeout
+	s.Goaway, s.CORS, s.StrictTransport, s.Streams, s.ShutdownDelay = g.Goaway, g.CORS, g.StrictTransport, g.Streams, g.ShutdownDelay
+	if err := g.TLS.apply(&s); err != nil {
+		return nil, err
+	}
 	d.Size, d.Healthy = sizes(registry, store), g.healthy()
 	if g.Audit.Webhook.ConfigFile != "" {
 		var err error
