@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +49,15 @@ type Config struct {
 	// MaxReads and MaxWrites bound the requests served at once, long ones not
 	// counted: 400 and 200 when 0, as upstream; below 0 is without bound.
 	MaxReads, MaxWrites int
+	// Goaway is the probability with which an HTTP/2 client is asked to connect
+	// anew; 0 asks none.
+	Goaway float64
+	// CORS are patterns of origins whose pages may ask.
+	CORS []string
+	// StrictTransport are the directives of Strict-Transport-Security.
+	StrictTransport []string
+	// Streams is how many requests a client may have on one connection; 1000 when 0.
+	Streams int
 	// Fairness shares the sum of both between flows, by FlowSchemas and priority
 	// levels, instead of bounding each.
 	Fairness bool
@@ -93,6 +104,9 @@ type Deps struct {
 	Metrics *prometheus.Registry
 }
 
+// maxGoaway is the highest chance that does not become a burden itself.
+const maxGoaway = 0.02
+
 // Check fills in defaults and refuses what cannot work.
 func (c *Config) Check() error {
 	if c.Listen == "" && c.Listener == nil {
@@ -109,6 +123,17 @@ func (c *Config) Check() error {
 	}
 	if c.Timeout < 0 {
 		return errors.New("request-timeout must not be negative")
+	}
+	if c.Goaway < 0 || c.Goaway > maxGoaway {
+		return fmt.Errorf("--goaway-chance can not be less than 0 or greater than %v", maxGoaway)
+	}
+	for _, p := range c.CORS {
+		if _, err := regexp.Compile(p); err != nil {
+			return fmt.Errorf("--cors-allowed-origins: %w", err)
+		}
+	}
+	if c.Streams == 0 {
+		c.Streams = 1000
 	}
 	if c.ServicePort == 0 {
 		c.ServicePort = 443

@@ -23,7 +23,7 @@ import (
 
 // filters are what a request passes before next, in order.
 func (s *Server) filters(next http.Handler) http.Handler {
-	return s.prepared(s.authenticated(s.limited(next)))
+	return s.hardened(s.prepared(s.authenticated(s.limited(next))))
 }
 
 // prepared gives a request its Info, an answer that can be told things late,

@@ -201,7 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		Protocols: &protocols, ErrorLog: log.New(&noise{s.log}, "", 0),
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReadFrameSize: 1 << 20},
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: s.c.Streams, MaxReadFrameSize: 1 << 20},
 		BaseContext: func(net.Listener) context.Context { return base },
 	}
 	if s.c.Certificate != nil {

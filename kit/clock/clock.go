@@ -54,6 +54,9 @@ func Jitter(d time.Duration, fraction float64) time.Duration {
 	return d + time.Duration(rand.Float64()*fraction*float64(d))
 }
 
+// Chance is true with probability p.
+func Chance(p float64) bool { return rand.Float64() < p }
+
 // Rand returns a source of randomness that depends on seed alone, so that a
 // decision made with it can be replayed.
 func Rand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15)) }
