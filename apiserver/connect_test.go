@@ -49,6 +49,11 @@ func TestProxyIsGivenItsObject(t *testing.T) {
 			t.Errorf("%s: %d %v", name, code, out)
 		}
 	}
+	for _, method := range []string{"DELETE", "OPTIONS", "PATCH", "POST", "PUT"} {
+		if code, out, _ := c.do(method, "/api/v1/namespaces/default/pods/web/proxy", "", ""); code != 200 {
+			t.Errorf("%s: %d %v", method, code, out)
+		}
+	}
 	code, out, _ := c.do("GET", "/api/v1/namespaces/default/pods/ftp:web:21/proxy/", "", "")
 	if message, _ := out["message"].(string); code != 400 || !strings.Contains(message, `invalid pod request "ftp:web:21"`) {
 		t.Errorf("unknown scheme: %d %v", code, out)

@@ -29,7 +29,8 @@ func (x *exchange) connected(c *resource.Connect) error {
 		return x.post(c, p)
 	}
 	plug, ok := x.e.Connectors[x.op.plugName()]
-	if !ok || !slices.Contains(c.Verbs, x.op.Info.Verb) {
+	// A proxy passes every method on; discovery has no verb for OPTIONS.
+	if !ok || !slices.Contains(c.Verbs, x.op.Info.Verb) && (c.Name != "proxy" || x.r.Method != http.MethodOptions) {
 		return methodNotAllowed()
 	}
 	parent, err := x.parent()
