@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/sampan-dev/sampan/kubelet/certs"
 	"github.com/sampan-dev/sampan/kubelet/config"
 	"github.com/sampan-dev/sampan/kubelet/evict"
 	"github.com/sampan-dev/sampan/kubelet/server"
@@ -72,6 +73,7 @@ func FromOptions(o *config.Options, hostname string) (Config, error) {
 	c.UnsafeSysctls, c.AppArmor = u.AllowedUnsafeSysctls, apparmor()
 	c.ImageMaxAge = u.ImageMaximumGCAge.Duration
 	c.PodPids = max(deref(u.PodPidsLimit), 0)
+	c.Certs = rotation(&c, o, u)
 	c.Component = u
 	if deref(u.EnableServer) {
 		c.Serve = serveConfig(o, u)
@@ -85,6 +87,28 @@ func apparmor() bool {
 	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
+// rotation says which certificates the agent shall renew: its client
+// certificate where TLS bootstrap has put it, and the endpoint's.
+func rotation(c *Config, o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *certs.Config {
+	out := &certs.Config{Node: c.NodeName, IPs: c.NodeIPs}
+	if u.ServerTLSBootstrap && u.TLSCertFile == "" {
+		out.Serving = certs.ServingFile(o.CertDir)
+	}
+	if u.RotateCertificates {
+		one := filepath.Join(o.CertDir, "kubelet-client-current.pem")
+		out.ClientCert, out.ClientKey = filepath.Join(o.CertDir, "kubelet-client.crt"), filepath.Join(o.CertDir, "kubelet-client.key")
+		if _, err := os.Stat(one); err == nil {
+			out.ClientCert, out.ClientKey = one, one
+		} else if _, err := os.Stat(out.ClientCert); err != nil {
+			out.ClientCert, out.ClientKey = "", "" // it came some other way, and is not ours to renew
+		}
+	}
+	if out.Serving == "" && out.ClientCert == "" {
+		return nil
+	}
+	return out
+}
+
 func serveConfig(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *Serve {
 	s := &Serve{
 		Config: server.Config{
@@ -96,6 +120,9 @@ func serveConfig(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *Ser
 	}
 	if s.CertFile == "" {
 		s.CertFile, s.KeyFile = filepath.Join(o.CertDir, "kubelet.crt"), filepath.Join(o.CertDir, "kubelet.key")
+	}
+	if u.ReadOnlyPort > 0 {
+		s.ReadOnly = net.JoinHostPort(u.Address, strconv.Itoa(int(u.ReadOnlyPort)))
 	}
 	if p := deref(u.HealthzPort); p > 0 {
 		s.Healthz = net.JoinHostPort(u.HealthzBindAddress, strconv.Itoa(int(p)))

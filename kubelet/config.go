@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kubelet/certs"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 	"github.com/sampan-dev/sampan/kubelet/evict"
 )
@@ -62,6 +63,8 @@ type Config struct {
 
 	// Serve is the HTTPS endpoint; nil is none.
 	Serve *Serve
+	// Certs says which certificates the agent renews by itself; nil is none.
+	Certs *certs.Config
 	// Component is the configuration as the user gave it, shown at /configz.
 	Component any
 	// ImageGCHigh and ImageGCLow are percent of the images' filesystem: above

@@ -21,6 +21,7 @@ import (
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/queue"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/kubelet/certs"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 	"github.com/sampan-dev/sampan/kubelet/image"
 	"github.com/sampan-dev/sampan/kubelet/nodestatus"
@@ -45,6 +46,7 @@ type Kubelet struct {
 	probes   *probe.Manager
 	nodes    *nodestatus.Manager
 	metrics  *metrics
+	certs    *certs.Rotator // nil when no certificate is renewed
 
 	work    *queue.Queue[types.UID] // pods to bring forward
 	reports *queue.Queue[types.UID] // statuses to write
@@ -129,9 +131,17 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go("refresh", k.refresh)
 	g.Go("logs", k.rotate)
 	g.Go("pressure", k.watchPressure)
+	if c := k.cfg.Certs; c != nil {
+		k.certs = certs.New(*c, k.deps.Client, k.log)
+		g.Go("certificates", k.certs.Run)
+	}
 	if s := k.cfg.Serve; s != nil {
 		metrics, _ := k.deps.Metrics.(prometheus.Gatherer)
-		g.Go("endpoint", k.endpoint(s, metrics).Run)
+		conf := *s
+		if k.certs != nil && k.cfg.Certs.Serving != "" {
+			conf.Certificate = k.certs.Serving
+		}
+		g.Go("endpoint", k.endpoint(&conf, metrics).Run)
 	}
 	g.Go("reports", func(ctx context.Context) error { return k.dispatch(ctx, k.reports, "report", k.report) })
 	g.Go("pods", func(ctx context.Context) error { return k.dispatch(ctx, k.work, "pod", k.sync) })

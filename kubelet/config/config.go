@@ -239,8 +239,31 @@ func flags() map[string]flag {
 			o.Component.HealthzPort = ptr(int32(n))
 			return err
 		}},
-		"healthz-bind-address":   text(func(o *Options) *string { return &o.Component.HealthzBindAddress }),
-		"container-log-max-size": text(func(o *Options) *string { return &o.Component.ContainerLogMaxSize }),
+		"healthz-bind-address":                text(func(o *Options) *string { return &o.Component.HealthzBindAddress }),
+		"container-log-max-size":              text(func(o *Options) *string { return &o.Component.ContainerLogMaxSize }),
+		"eviction-soft":                       pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoft }),
+		"eviction-soft-grace-period":          pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoftGracePeriod }),
+		"eviction-minimum-reclaim":            pairs(func(o *Options) *map[string]string { return &o.Component.EvictionMinimumReclaim }),
+		"eviction-max-pod-grace-period":       number(func(o *Options) *int32 { return &o.Component.EvictionMaxPodGracePeriod }),
+		"eviction-pressure-transition-period": span(func(o *Options) *metav1.Duration { return &o.Component.EvictionPressureTransitionPeriod }),
+		"minimum-image-ttl-duration":          span(func(o *Options) *metav1.Duration { return &o.Component.ImageMinimumGCAge }),
+		"allowed-unsafe-sysctls":              list(func(o *Options) *[]string { return &o.Component.AllowedUnsafeSysctls }),
+		"read-only-port":                      number(func(o *Options) *int32 { return &o.Component.ReadOnlyPort }),
+		"rotate-server-certificates": {bool: true, set: func(o *Options, v string) (err error) {
+			o.Component.ServerTLSBootstrap, err = strconv.ParseBool(v)
+			return err
+		}},
+		"enable-server": truth(func(o *Options) **bool { return &o.Component.EnableServer }),
+		"pod-max-pids": {set: func(o *Options, v string) error {
+			n, err := strconv.ParseInt(v, 10, 64)
+			o.Component.PodPidsLimit = &n
+			return err
+		}},
+		"container-log-max-files": {set: func(o *Options, v string) error {
+			n, err := strconv.ParseInt(v, 10, 32)
+			o.Component.ContainerLogMaxFiles = ptr(int32(n))
+			return err
+		}},
 		"image-gc-high-threshold": {set: func(o *Options, v string) error {
 			n, err := strconv.ParseInt(v, 10, 32)
 			o.Component.ImageGCHighThresholdPercent = ptr(int32(n))
@@ -263,14 +286,13 @@ func retired() []string {
 		"master-service-namespace", "register-schedulable", "non-masquerade-cidr", "seccomp-profile-root", "allow-privileged", "api-servers", "require-kubeconfig", "cadvisor-port",
 		"cloud-provider", "cloud-config", "azure-container-registry-config", "dynamic-config-dir", "redirect-container-streaming", "chaos-chance", "host-network-sources", "host-pid-sources", "host-ipc-sources",
 		"logtostderr", "alsologtostderr", "log-dir", "log-file", "stderrthreshold", "vmodule", "log-file-max-size", "skip-headers", "skip-log-headers", "add-dir-header", "one-output", "log-flush-frequency", "logging-format",
-		"read-only-port", "event-qps", "event-burst", "kube-api-qps", "kube-api-burst", "feature-gates", "hairpin-mode", "pods-per-core", "pod-max-pids", "pod-cidr", "protect-kernel-defaults",
+		"event-qps", "event-burst", "kube-api-qps", "kube-api-burst", "feature-gates", "hairpin-mode", "pods-per-core", "pod-cidr", "protect-kernel-defaults",
 		"make-iptables-util-chains", "iptables-masquerade-bit", "iptables-drop-bit", "streaming-connection-idle-timeout", "volume-plugin-dir", "oom-score-adj", "kubelet-cgroups", "system-cgroups", "runtime-cgroups",
-		"enforce-node-allocatable", "cpu-manager-policy", "cpu-manager-reconcile-period", "topology-manager-policy", "topology-manager-scope", "memory-manager-policy", "reserved-cpus", "eviction-soft", "eviction-soft-grace-period",
-		"eviction-max-pod-grace-period", "eviction-minimum-reclaim", "eviction-pressure-transition-period", "enable-server", "enable-debugging-handlers", "contention-profiling", "lock-file", "exit-on-lock-contention",
+		"enforce-node-allocatable", "cpu-manager-policy", "cpu-manager-reconcile-period", "topology-manager-policy", "topology-manager-scope", "memory-manager-policy", "reserved-cpus", "enable-debugging-handlers", "contention-profiling", "lock-file", "exit-on-lock-contention",
 		"container-hints", "containerd", "containerd-namespace", "boot-id-file", "machine-id-file", "global-housekeeping-interval", "housekeeping-interval", "node-status-max-images", "registry-qps", "registry-burst",
 		"file-check-frequency", "http-check-frequency", "manifest-url", "manifest-url-header", "tls-cipher-suites", "tls-min-version", "authentication-token-webhook-cache-ttl", "authorization-webhook-cache-authorized-ttl",
 		"authorization-webhook-cache-unauthorized-ttl", "local-storage-capacity-isolation", "image-credential-provider-config", "image-credential-provider-bin-dir", "max-open-files", "cpu-cfs-quota-period", "experimental-mounter-path",
-		"rotate-server-certificates", "kubelet-cgroups-per-qos", "qos-reserved", "runonce", "minimum-image-ttl-duration", "container-log-max-files", "enable-controller-attach-detach", "kernel-memcg-notification", "application-metrics-count-limit",
+		"kubelet-cgroups-per-qos", "qos-reserved", "runonce", "enable-controller-attach-detach", "kernel-memcg-notification", "application-metrics-count-limit",
 		"storage-driver-buffer-duration", "storage-driver-db", "storage-driver-host", "storage-driver-password", "storage-driver-secure", "storage-driver-table", "storage-driver-user", "enable-load-reader", "event-storage-age-limit", "event-storage-event-limit",
 		"log-cadvisor-usage", "docker", "docker-only", "docker-root", "docker-tls", "docker-tls-ca", "docker-tls-cert", "docker-tls-key", "docker-env-metadata-whitelist", "containerd-env-metadata-whitelist", "really-crash-for-testing", "bootstrap-checkpoint-path",
 	}

@@ -62,6 +62,7 @@ type Config struct {
 	Address  string // "" is all addresses
 	Port     int
 	Healthz  string // address of the plain health endpoint; "" is none
+	ReadOnly string // address at which anybody may read pods and figures; "" is none
 	CertFile string // read again when they change
 	KeyFile  string
 	// Certificate is used instead of the files when it is set, as by a rotation.
@@ -105,6 +106,9 @@ func (s *Server) Run(ctx context.Context) error {
 			mux.HandleFunc("/healthz", s.healthz)
 			return serve(ctx, s.cfg.Healthz, nil, mux)
 		})
+	}
+	if s.cfg.ReadOnly != "" {
+		g.Go("read only", func(ctx context.Context) error { return serve(ctx, s.cfg.ReadOnly, nil, s.readOnly()) })
 	}
 	conf, err := s.tls()
 	if err != nil {
@@ -183,6 +187,18 @@ func selfSigned(node string) (*tls.Certificate, error) {
 
 // Handler returns all routes behind authentication and authorization.
 func (s *Server) Handler() http.Handler {
+	mux := s.routes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		code, err := s.d.Auth.Check(r.Context(), r, s.cfg.Anonymous)
+		if err != nil {
+			http.Error(w, err.Error(), code)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", s.healthz)
 	mux.HandleFunc("/healthz/ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
@@ -217,14 +233,16 @@ func (s *Server) Handler() http.Handler {
 	if s.cfg.LogDir != "" {
 		mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(s.cfg.LogDir))))
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		code, err := s.d.Auth.Check(r.Context(), r, s.cfg.Anonymous)
-		if err != nil {
-			http.Error(w, err.Error(), code)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return mux
+}
+
+// readOnly are the routes that change nothing and tell no secrets.
+func (s *Server) readOnly() http.Handler {
+	all, mux := s.routes(), http.NewServeMux()
+	for _, path := range []string{"/healthz", "GET /pods", "GET /stats/summary", "GET /metrics", "GET /metrics/"} {
+		mux.Handle(path, all)
+	}
+	return mux
 }
 
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
