@@ -148,7 +148,8 @@ func (v *views) plan(claims []*corev1.PersistentVolumeClaim, n *corev1.Node) ([]
 	taken := map[string]bool{}
 	var out []choice
 	for _, c := range claims {
-		if at, placed := c.Annotations[volume.SelectedNode]; placed {
+		class := v.class(c)
+		if at, placed := c.Annotations[volume.SelectedNode]; placed && class != nil && class.Provisioner != volume.NoProvisioner {
 			if at != n.Name {
 				return nil, false
 			}
@@ -163,7 +164,6 @@ func (v *views) plan(claims []*corev1.PersistentVolumeClaim, n *corev1.Node) ([]
 			out = append(out, choice{c, pv})
 			continue
 		}
-		class := v.class(c)
 		if class == nil || class.Provisioner == "" || class.Provisioner == volume.NoProvisioner || !allowed(class.AllowedTopologies, n.Labels) {
 			return nil, false
 		}
