@@ -24,6 +24,7 @@ var programs = []program{
 	{name: "ginkgo", pkg: "github.com/onsi/ginkgo/v2/ginkgo"},
 	{name: "agnhost", pkg: "k8s.io/kubernetes/test/images/agnhost"},
 	{name: "nnp", pkg: "k8s.io/kubernetes/test/images/nonewprivs"},
+	{name: "sh", pkg: "./props/sh"},
 	{name: "coredns", pkg: ".", dir: "props/coredns"},
 	{name: "etcd", pkg: ".", dir: "props/etcd"},
 	{name: "sample-apiserver", pkg: "k8s.io/sample-apiserver", dir: "props/sample-apiserver"},
