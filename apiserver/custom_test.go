@@ -100,6 +100,18 @@ func (c client) condition(doc map[string]any, kind string) string {
 	return ""
 }
 
+// accepting asks for an answer of a form.
+func (c client) accepting(method, path, accept string) (int, map[string]any, http.Header) {
+	c.t.Helper()
+	r := httptest.NewRequest(method, path, nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	c.h.ServeHTTP(w, r)
+	out := map[string]any{}
+	json.Unmarshal(w.Body.Bytes(), &out)
+	return w.Code, out, w.Header()
+}
+
 const crontabs = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

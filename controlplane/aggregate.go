@@ -51,9 +51,11 @@ func versions(kinds []resource.Kind) map[schema.GroupVersion]bool {
 	out := map[schema.GroupVersion]bool{}
 	for _, k := range kinds {
 		i := k.Info()
-		out[i.GroupVersion()] = true
+		if !i.Hidden {
+			out[i.GroupVersion()] = true
+		}
 		for n := range i.Also {
-			if v := &i.Also[n]; !v.Retired {
+			if v := &i.Also[n]; !v.Retired && !v.Apart {
 				out[schema.GroupVersion{Group: v.Group, Version: v.Version}] = true
 			}
 		}

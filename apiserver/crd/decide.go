@@ -98,7 +98,7 @@ func decide(crd *definition, t taken, now metav1.Time) *definition {
 		if old != nil && old.Status == c.Status {
 			c.LastTransitionTime = old.LastTransitionTime
 		}
-		apihelpers.SetCRDCondition(next, c)
+		setCondition(next, c)
 	}
 	if !sameNames(&crd.Spec.Names, &crd.Status.AcceptedNames) || apihelpers.FindCRDCondition(crd, apiextensionsv1.NamesAccepted) == nil {
 		set(n.condition)
@@ -115,6 +115,16 @@ func decide(crd *definition, t taken, now metav1.Time) *definition {
 		set(*c)
 	}
 	return next
+}
+
+// setCondition puts a condition in its place, with its own time.
+func setCondition(crd *definition, c condition) {
+	list := crd.Status.Conditions
+	if i := slices.IndexFunc(list, func(o condition) bool { return o.Type == c.Type }); i >= 0 {
+		list[i] = c
+		return
+	}
+	crd.Status.Conditions = append(list, c)
 }
 
 // decideEstablished says whether the kind is served; once it was, it stays.

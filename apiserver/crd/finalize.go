@@ -53,10 +53,14 @@ func (s *Server) terminating(ctx context.Context, crd *definition, status apiext
 		if d.UID != crd.UID {
 			return errMoved
 		}
-		apihelpers.SetCRDCondition(d, condition{
+		c := condition{
 			Type: apiextensionsv1.Terminating, Status: status, Reason: reason, Message: message,
 			LastTransitionTime: metav1.NewTime(clock.Now().Truncate(time.Second)), ObservedGeneration: d.Generation,
-		})
+		}
+		if old := apihelpers.FindCRDCondition(d, c.Type); old != nil && old.Status == status {
+			c.LastTransitionTime = old.LastTransitionTime
+		}
+		setCondition(d, c)
 		return nil
 	})
 	return err

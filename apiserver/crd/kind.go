@@ -187,8 +187,10 @@ func (k *kind) Prepare(_ *resource.Request, next, prev api.Object) {
 	if prev != nil {
 		if status, ok := content(prev)["status"]; ok {
 			content(next)["status"] = status
+			return
 		}
 	}
+	k.Default(next) // a status may have defaults, which readers are to see
 }
 
 // SpecChanged counts every change outside the metadata.

@@ -180,7 +180,7 @@ func (s *Server) write(ctx context.Context, next *definition) error {
 		crd.Status.AcceptedNames = next.Status.AcceptedNames
 		for _, c := range next.Status.Conditions {
 			if c.Type != apiextensionsv1.Terminating {
-				apihelpers.SetCRDCondition(crd, c)
+				setCondition(crd, c)
 			}
 		}
 		if apihelpers.FindCRDCondition(next, apiextensionsv1.NonStructuralSchema) == nil {

@@ -84,7 +84,8 @@ func prepare(_ *resource.Request, next, prev *definition) {
 
 // beginDelete says that objects will go before their kind does.
 func beginDelete(next *definition) {
-	apihelpers.SetCRDCondition(next, apiextensionsv1.CustomResourceDefinitionCondition{
+	apihelpers.RemoveCRDCondition(next, apiextensionsv1.Terminating)
+	next.Status.Conditions = append(next.Status.Conditions, apiextensionsv1.CustomResourceDefinitionCondition{
 		Type: apiextensionsv1.Terminating, Status: apiextensionsv1.ConditionTrue, Reason: "InstanceDeletionPending",
 		Message:            "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
 		LastTransitionTime: *next.DeletionTimestamp, ObservedGeneration: next.Generation,
