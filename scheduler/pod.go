@@ -249,8 +249,9 @@ func signature(i *info, spread string) string {
 	for _, t := range p.Spec.Tolerations {
 		b.WriteString("\x00" + t.Key + "\x01" + string(t.Operator) + "\x01" + t.Value + "\x01" + string(t.Effect))
 	}
-	for _, claim := range claimsOf(p) {
-		b.WriteString("\x02" + claim)
+	if len(claimsOf(p)) > 0 {
+		// Whose a claim is depends on the very pod.
+		b.WriteString("\x02" + string(p.UID))
 	}
 	if p.Spec.Affinity != nil || len(p.Spec.TopologySpreadConstraints) > 0 {
 		// Rare enough to pay for: the exact spelling of what is left.

@@ -397,6 +397,42 @@ func TestLocalVolumes(t *testing.T) {
 	})
 }
 
+// TestEphemeralVolumes: a pod made again under its old name is not mistaken for the old one.
+func TestEphemeralVolumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(testNode("n1", "4"))
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		now := int64(0)
+		for _, uid := range []types.UID{"first", "second"} {
+			p := testPod("p", "1m", func(p *corev1.Pod) {
+				p.UID = uid
+				p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
+			})
+			srv.Put(p)
+			clock.Sleep(t.Context(), time.Second)
+			srv.Put(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "p-v", Namespace: "default", UID: uid, Annotations: map[string]string{volume.BindCompleted: "yes"},
+				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(p, corev1.SchemeGroupVersion.WithKind("Pod"))}}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "pv"}})
+			srv.Put(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}})
+			clock.Sleep(t.Context(), 5*time.Second)
+			got, err := client.Of[corev1.Pod](srv, "default").Get(t.Context(), "p")
+			if err != nil || got.Spec.NodeName != "n1" {
+				t.Errorf("%s pod: %v %+v", uid, err, got.Status)
+			}
+			client.Of[corev1.Pod](srv, "default").Delete(t.Context(), "p", &metav1.DeleteOptions{GracePeriodSeconds: &now})
+			client.Of[corev1.PersistentVolumeClaim](srv, "default").Delete(t.Context(), "p-v", nil)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
 // TestRunPreempts evicts, keeps the room, and takes it.
 func TestRunPreempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
