@@ -257,7 +257,12 @@ func (k *Kubelet) follow(ctx context.Context) error {
 	run.Detach(ctx, "runtime event stream", func(ctx context.Context) {
 		for ctx.Err() == nil {
 			err := k.deps.Runtime.GetContainerEvents(ctx, ch, nil)
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
+				return
+			case cri.Unknown(err):
+				k.log.Warn("the runtime tells of no events; it is asked every second")
+				k.poll(ctx)
 				return
 			}
 			k.log.Warn("the runtime's events ended", "err", err)
@@ -279,6 +284,31 @@ func (k *Kubelet) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// poll wakes pods whose sandboxes or containers are not as a second ago.
+func (k *Kubelet) poll(ctx context.Context) {
+	var last map[types.UID]uint64
+	for clock.Sleep(ctx, time.Second) == nil {
+		begin := clock.Now()
+		now, err := cri.Prints(ctx, k.deps.Runtime)
+		timed(k.metrics.relist.With(nil), begin)
+		if err != nil {
+			k.log.Warn("relist failed", "err", err)
+			continue
+		}
+		for uid, print := range now {
+			if old, ok := last[uid]; !ok || old != print {
+				k.work.Add(uid)
+			}
+		}
+		for uid := range last {
+			if _, ok := now[uid]; !ok {
+				k.work.Add(uid)
+			}
+		}
+		last = now
 	}
 }
 

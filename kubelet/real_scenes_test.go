@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"github.com/sampan-dev/sampan/kubelet"
 	"github.com/sampan-dev/sampan/kubelet/cri"
 	"github.com/sampan-dev/sampan/kubelet/evict"
+	"github.com/sampan-dev/sampan/runtime"
 	semantics "github.com/sampan-dev/sampan/semantics/pod"
 )
 
@@ -317,4 +319,73 @@ func sceneEviction(ctx context.Context, address string) error {
 		}
 	}
 	return nil
+}
+
+// sceneForeign runs a pod on another containerd than the built-in one, through
+// its CRI endpoint, where the computer has one.
+func sceneForeign(ctx context.Context, binary string) error {
+	if err := os.MkdirAll("/run/foreign", 0o755); err != nil {
+		return err
+	}
+	conf := `version = 2
+root = "/var/lib/containerd/foreign"
+state = "/run/foreign/state"
+[grpc]
+address = "/run/foreign/containerd.sock"
+[ttrpc]
+address = "/run/foreign/containerd.sock.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "` + runtime.Defaults().SandboxImage + `"
+restrict_oom_score_adj = true
+disable_apparmor = true
+`
+	if err := os.WriteFile("/run/foreign/config.toml", []byte(conf), 0o600); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, binary, "--config", "/run/foreign/config.toml")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	const address = "unix:///run/foreign/containerd.sock"
+	for {
+		if err := seed(ctx, address); err == nil {
+			break
+		} else if serr := clock.Sleep(ctx, 100*time.Millisecond); serr != nil {
+			return errors.Join(serr, err)
+		}
+	}
+	api := fakeclient.New()
+	api.Put(&corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default"}, Data: map[string]string{"key": "value"}})
+	a, err := startAgent(ctx, api, address)
+	if err != nil {
+		return err
+	}
+	defer func() { a.Stop(); _ = a.Wait() }()
+	api.Put(pod("far", "wait"))
+	if err := until(ctx, api, "far", func(p *corev1.Pod) bool { return p != nil && semantics.Ready(p) }); err != nil {
+		return err
+	}
+	api.Put(pod("end", "fail")) // its end is noticed though this runtime may tell of no events
+	if err := until(ctx, api, "end", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed }); err != nil {
+		return err
+	}
+	p := get(ctx, api, "far").DeepCopy()
+	grace, at := int64(5), metav1.Now()
+	p.DeletionGracePeriodSeconds, p.DeletionTimestamp = &grace, &at
+	api.Put(p)
+	return until(ctx, api, "far", func(p *corev1.Pod) bool { return p == nil })
+}
+
+// foreignContainerd finds a containerd of the distribution's, such as Debian's.
+func foreignContainerd() string {
+	if path := os.Getenv("SAMPAN_TEST_CONTAINERD"); path != "" {
+		return path
+	}
+	path, err := exec.LookPath("containerd")
+	if err != nil {
+		return ""
+	}
+	return path
 }

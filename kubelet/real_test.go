@@ -99,7 +99,7 @@ func TestWithARealRuntime(t *testing.T) {
 	}
 	m := machine.New(t.TempDir(), machine.Spec{
 		Name: "n1", Cluster: "kubelet" + strconv.Itoa(os.Getpid()), Address: netip.MustParsePrefix("100.64.0.10/24"),
-		Argv: []string{machine.Binary, "story"},
+		Argv: []string{machine.Binary, "story", foreignContainerd()},
 	})
 	t.Cleanup(func() {
 		if err := m.Delete(context.Background()); err != nil {
@@ -226,6 +226,14 @@ func story() error {
 	}
 	if err := sceneEviction(ctx, rt.Address()); err != nil {
 		return fmt.Errorf("eviction: %w", err)
+	}
+	binary := os.Args[2]
+	if binary == "" {
+		fmt.Println("no containerd of the distribution's: its endpoint is not tried")
+		return nil
+	}
+	if err := sceneForeign(ctx, binary); err != nil {
+		return fmt.Errorf("another containerd: %w", err)
 	}
 	return nil
 }

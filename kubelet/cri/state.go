@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strconv"
 	"time"
@@ -237,6 +238,38 @@ func Pods(ctx context.Context, r Runtime) (map[types.UID]*runtimeapi.PodSandboxM
 		}
 	}
 	return out, nil
+}
+
+// Prints returns a number for each pod that changes with the states of its
+// sandboxes and containers.
+func Prints(ctx context.Context, r Runtime) (map[types.UID]uint64, error) {
+	boxes, err := r.ListPodSandbox(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list: sandboxes: %w", err)
+	}
+	containers, err := r.ListContainers(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list: containers: %w", err)
+	}
+	out := map[types.UID]uint64{}
+	add := func(uid, id string, state int32) {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s=%d", id, state)
+		out[types.UID(uid)] ^= h.Sum64() // in whatever order they come
+	}
+	for _, b := range boxes {
+		add(b.Labels[PodUIDLabel], b.Id, int32(b.State))
+	}
+	for _, c := range containers {
+		add(c.Labels[PodUIDLabel], c.Id, int32(c.State))
+	}
+	return out, nil
+}
+
+// Unknown says whether the runtime answered that it has no such call.
+func Unknown(err error) bool {
+	var s interface{ GRPCStatus() *status.Status }
+	return errors.As(err, &s) && s.GRPCStatus().Code() == codes.Unimplemented
 }
 
 // NotFound says whether the runtime answered that it does not know the thing.
