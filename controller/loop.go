@@ -29,6 +29,8 @@ type Controller interface {
 type Deps struct {
 	// As returns the connection of the named controller's service account.
 	As func(controller string) client.Interface
+	// Own is the connection of the process itself, for what accounts depend on.
+	Own client.Interface
 	// Mirrors are shared by all loops of a process.
 	Mirrors *client.Mirrors
 	// Metrics may be nil.
@@ -38,7 +40,7 @@ type Deps struct {
 
 // WithClient returns Deps where every loop acts as c.
 func WithClient(c client.Interface) Deps {
-	return Deps{As: func(string) client.Interface { return c }, Mirrors: client.NewMirrors(c), Log: slog.Default()}
+	return Deps{As: func(string) client.Interface { return c }, Own: c, Mirrors: client.NewMirrors(c), Log: slog.Default()}
 }
 
 // Policy is upstream's wait between tries of a failing key.

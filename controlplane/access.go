@@ -18,6 +18,8 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/controller/serviceaccounttoken"
 	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kit/run"
 )
@@ -332,4 +334,21 @@ func (c *ControlPlane) legacyTokens() request.Hook {
 	return request.Hook{Name: "start-legacy-token-tracking-controller", Fn: func(ctx context.Context, b request.Backend) error {
 		return c.gate.accounts.TrackLegacy(ctx, b)
 	}}
+}
+
+// accountTokens makes the loop that fills Secrets with tokens.
+func accountTokens(d controller.Deps, _ controller.Config, s Secrets) (controller.Controller, error) {
+	if s.AccountKey == nil {
+		return nil, nil
+	}
+	issuer, err := authn.NewAccounts(authn.AccountsConfig{Key: s.AccountKey}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return serviceaccounttoken.New(d, serviceaccounttoken.Config{
+		RootCA: s.RootCA,
+		Issue: func(namespace, account, uid, secret string) (string, error) {
+			return issuer.IssueLegacy(namespace, request.Ref{Name: account, UID: uid}, secret)
+		},
+	}), nil
 }

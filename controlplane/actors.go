@@ -65,7 +65,8 @@ func (a *Actors) RunControllers(ctx context.Context, cfg controller.Config, secr
 		g := run.New(ctx)
 		d := controller.Deps{
 			Mirrors: a.mirrors(g, ControllerManagerUser), Metrics: metrics, Log: a.Log,
-			As: func(name string) client.Interface { return a.As(accountPrefix + name) },
+			As:  func(name string) client.Interface { return a.As(accountPrefix + name) },
+			Own: a.As(ControllerManagerUser),
 		}
 		for _, l := range loops {
 			if !cfg.Enabled(l.name, l.off) {

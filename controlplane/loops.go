@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"crypto"
 	"fmt"
 	"net/netip"
 	"os"
@@ -44,6 +45,8 @@ import (
 type Secrets struct {
 	RootCA []byte    // PEM, published in every namespace; nil publishes nothing
 	Signer *pki.Pair // signs certificate requests; nil signs nothing
+	// AccountKey signs the tokens that Secrets keep; nil signs none.
+	AccountKey crypto.Signer
 }
 
 // LoadSecrets reads the files that a configuration names.
@@ -58,6 +61,11 @@ func LoadSecrets(cfg controller.Config) (Secrets, error) {
 	if cfg.ClusterSigningCert != "" {
 		if s.Signer, err = pki.LoadFiles(cfg.ClusterSigningCert, cfg.ClusterSigningKey); err != nil {
 			return s, fmt.Errorf("--cluster-signing-cert-file: %w", err)
+		}
+	}
+	if cfg.ServiceAccountKeyFile != "" {
+		if s.AccountKey, err = pki.LoadSigner(cfg.ServiceAccountKeyFile); err != nil {
+			return s, fmt.Errorf("--service-account-private-key-file: %w", err)
 		}
 	}
 	return s, nil
@@ -82,6 +90,7 @@ func plain(name string, mk func(controller.Deps) controller.Controller) loop {
 // loops are all control loops.
 var loops = []loop{
 	plain("serviceaccount-controller", serviceaccount.New),
+	{name: "serviceaccount-token-controller", make: accountTokens},
 	{name: "root-ca-certificate-publisher-controller", make: func(d controller.Deps, _ controller.Config, s Secrets) (controller.Controller, error) {
 		if s.RootCA == nil {
 			return nil, nil

@@ -207,7 +207,7 @@ func (c *ControlPlane) actors(g *run.Group) {
 		if err := cfg.Check(); err != nil {
 			return err
 		}
-		secrets := Secrets{RootCA: c.cfg.ClientCA.CertPEM(), Signer: c.cfg.ClientCA}
+		secrets := Secrets{RootCA: c.cfg.ClientCA.CertPEM(), Signer: c.cfg.ClientCA, AccountKey: c.cfg.AccountKey}
 		return c.controllers.during(func() error { return a.RunControllers(ctx, cfg, secrets) })
 	})
 }
