@@ -36,7 +36,8 @@ type recipe struct {
 
 // base is what the suite's images have in their shells and beyond.
 var base = []string{
-	"busybox-static", "bash", "coreutils", "sed", "grep", "util-linux", "mount", "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "hostname", "ca-certificates",
+	"busybox-static", "bash", "coreutils", "sed", "grep", "findutils", "mawk", "libc-bin", "util-linux", "mount",
+	"bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "hostname", "ca-certificates",
 }
 
 // The suite asks for a user of the image who is in a group of the image.
