@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,9 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 	}
 	if o.nodes < 1 || o.nodes > 100 {
 		return fmt.Errorf("--nodes %d: want 1 to 100", o.nodes)
+	}
+	if err := preflight(); err != nil {
+		return err
 	}
 	start := clock.Now()
 	ms, err := describe(name, o)
@@ -202,6 +206,15 @@ func ensureRunning(ctx context.Context, m, first *machine.Machine) error {
 	m.Spec.Binds = []machine.Bind{{Source: imagesDir(), Target: imagesMount, ReadOnly: true}}
 	if first != nil {
 		m.Spec.Binds = append(m.Spec.Binds, machine.Bind{Source: inside(first, "/var/lib/sampan/pki/ca.crt"), Target: caMount, ReadOnly: true})
+	}
+	err = m.Start(ctx)
+	if !errors.Is(err, syscall.EADDRINUSE) || len(m.Spec.Forwards) == 0 {
+		return err
+	}
+	// Another program took the port while the node was off: any other will do,
+	// and kubectl's configuration is written anew anyway.
+	if m.Spec.Forwards[0].Listen, err = freePort(); err != nil {
+		return err
 	}
 	return m.Start(ctx)
 }
