@@ -83,14 +83,31 @@ func decideNames(crd *definition, t taken) names {
 	return out
 }
 
+// facts are what deciding about a definition needs of the world.
+type facts struct {
+	taken     func() taken // asked for only when names are open
+	structure *condition   // what decideStructure says
+	now       metav1.Time
+}
+
 // decide returns the status a definition should have. Others' names are as they
 // were last decided.
-func decide(crd *definition, t taken, now metav1.Time) *definition {
-	next := crd.DeepCopy()
-	n := decideNames(crd, t)
-	next.Status.AcceptedNames = n.CustomResourceDefinitionNames
+func decide(crd *definition, f facts) *definition {
+	now := f.now
+	next := *crd
+	crd.Status.DeepCopyInto(&next.Status)
+	old := apihelpers.FindCRDCondition(crd, apiextensionsv1.NamesAccepted)
+	n := names{crd.Status.AcceptedNames, condition{}}
+	if old != nil {
+		n.condition = *old
+	}
+	open := old == nil || !sameNames(&crd.Spec.Names, &crd.Status.AcceptedNames)
+	if open {
+		n = decideNames(crd, f.taken())
+		next.Status.AcceptedNames = n.CustomResourceDefinitionNames
+	}
 	set := func(c condition) {
-		old := apihelpers.FindCRDCondition(next, c.Type)
+		old := apihelpers.FindCRDCondition(&next, c.Type)
 		if old != nil && old.Status == c.Status && old.Reason == c.Reason && old.Message == c.Message && c.Type != apiextensionsv1.NonStructuralSchema {
 			return
 		}
@@ -98,23 +115,23 @@ func decide(crd *definition, t taken, now metav1.Time) *definition {
 		if old != nil && old.Status == c.Status {
 			c.LastTransitionTime = old.LastTransitionTime
 		}
-		setCondition(next, c)
+		setCondition(&next, c)
 	}
-	if !sameNames(&crd.Spec.Names, &crd.Status.AcceptedNames) || apihelpers.FindCRDCondition(crd, apiextensionsv1.NamesAccepted) == nil {
+	if open {
 		set(n.condition)
 	}
 	set(decideEstablished(crd, n.Status == apiextensionsv1.ConditionTrue))
-	if c := decideStructure(crd); c != nil {
-		if old := apihelpers.FindCRDCondition(next, c.Type); old == nil || old.Message != c.Message || old.Reason != c.Reason {
+	if c := f.structure; c != nil {
+		if old := apihelpers.FindCRDCondition(&next, c.Type); old == nil || old.Message != c.Message || old.Reason != c.Reason {
 			set(*c)
 		}
 	} else {
-		apihelpers.RemoveCRDCondition(next, apiextensionsv1.NonStructuralSchema)
+		apihelpers.RemoveCRDCondition(&next, apiextensionsv1.NonStructuralSchema)
 	}
 	if c := decideApproval(crd); c != nil {
 		set(*c)
 	}
-	return next
+	return &next
 }
 
 // setCondition puts a condition in its place, with its own time.

@@ -32,6 +32,10 @@ func told(d *definition, kind apiextensionsv1.CustomResourceDefinitionConditionT
 	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
 }
 
+func judge(d *definition, t taken, now metav1.Time) *definition {
+	return decide(d, facts{taken: func() taken { return t }, structure: decideStructure(d), now: now})
+}
+
 func TestNames(t *testing.T) {
 	now := metav1.NewTime(time.Unix(1700000000, 0))
 	for _, tc := range []struct {
@@ -47,14 +51,14 @@ func TestNames(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			all := map[string]*definition{"one": tc.one, "other": tc.other}
-			got := decide(tc.one, takenIn("example.com", "one", all), now)
+			got := judge(tc.one, takenIn("example.com", "one", all), now)
 			if s := told(got, apiextensionsv1.NamesAccepted); s != tc.names {
 				t.Errorf("names: %s, want %s", s, tc.names)
 			}
 			if s := told(got, apiextensionsv1.Established); s != tc.made {
 				t.Errorf("established: %s, want %s", s, tc.made)
 			}
-			if again := decide(got, takenIn("example.com", "one", all), metav1.NewTime(now.Add(time.Hour))); told(again, apiextensionsv1.NamesAccepted) != tc.names ||
+			if again := judge(got, takenIn("example.com", "one", all), metav1.NewTime(now.Add(time.Hour))); told(again, apiextensionsv1.NamesAccepted) != tc.names ||
 				!apihelpers.FindCRDCondition(again, apiextensionsv1.NamesAccepted).LastTransitionTime.Equal(&now) {
 				t.Errorf("deciding again changed something: %v", again.Status.Conditions)
 			}
@@ -67,9 +71,9 @@ func TestNames(t *testing.T) {
 
 func TestWhatIsEstablishedStays(t *testing.T) {
 	now := metav1.NewTime(time.Unix(1700000000, 0))
-	one := decide(crdOf("foos", "Foo"), taken{}, now)
+	one := judge(crdOf("foos", "Foo"), taken{}, now)
 	one.Spec.Names.ShortNames = []string{"f"}
-	got := decide(one, taken{resources: map[string]bool{"f": true}}, now)
+	got := judge(one, taken{resources: map[string]bool{"f": true}}, now)
 	if told(got, apiextensionsv1.NamesAccepted) != `False ShortNamesConflict: "f" is already in use` || !strings.HasPrefix(told(got, apiextensionsv1.Established), "True") || !served(got) {
 		t.Errorf("conditions %v", got.Status.Conditions)
 	}
@@ -82,21 +86,21 @@ func TestOldSchemasAndForeignGroups(t *testing.T) {
 	now := metav1.NewTime(time.Unix(1700000000, 0))
 	d := crdOf("foos", "Foo")
 	d.Spec.PreserveUnknownFields = true
-	if s := told(decide(d, taken{}, now), apiextensionsv1.NonStructuralSchema); s != "True Violations: spec.preserveUnknownFields: Invalid value: true: must be false" {
+	if s := told(judge(d, taken{}, now), apiextensionsv1.NonStructuralSchema); s != "True Violations: spec.preserveUnknownFields: Invalid value: true: must be false" {
 		t.Error(s)
 	}
 	d = crdOf("foos", "Foo")
 	d.Spec.Group = "foo.k8s.io"
-	if s := told(decide(d, taken{}, now), apiextensionsv1.KubernetesAPIApprovalPolicyConformant); !strings.HasPrefix(s, "False MissingAnnotation: protected groups must have approval annotation") {
+	if s := told(judge(d, taken{}, now), apiextensionsv1.KubernetesAPIApprovalPolicyConformant); !strings.HasPrefix(s, "False MissingAnnotation: protected groups must have approval annotation") {
 		t.Error(s)
 	}
 	d.Annotations = map[string]string{apiextensionsv1.KubeAPIApprovedAnnotation: "https://example.com/approved"}
-	if s := told(decide(d, taken{}, now), apiextensionsv1.KubernetesAPIApprovalPolicyConformant); !strings.HasPrefix(s, "True ApprovedAnnotation") {
+	if s := told(judge(d, taken{}, now), apiextensionsv1.KubernetesAPIApprovalPolicyConformant); !strings.HasPrefix(s, "True ApprovedAnnotation") {
 		t.Error(s)
 	}
 	d = crdOf("foos", "Foo")
 	d.Spec.Conversion = &apiextensionsv1.CustomResourceConversion{Strategy: "Webhook", Webhook: &apiextensionsv1.WebhookConversion{ClientConfig: &apiextensionsv1.WebhookClientConfig{CABundle: []byte("no certificate")}}}
-	if s := told(decide(d, taken{}, now), apiextensionsv1.Established); s != "False InvalidCABundle: The conversion webhook CABundle is invalid" {
+	if s := told(judge(d, taken{}, now), apiextensionsv1.Established); s != "False InvalidCABundle: The conversion webhook CABundle is invalid" {
 		t.Error(s)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -56,6 +57,7 @@ type Server struct {
 	known    map[string]*definition // as last seen or written
 	families map[string]*family
 	removing map[string]bool
+	verdicts map[types.UID]verdict
 	wake     chan struct{}
 }
 
@@ -66,7 +68,7 @@ func New(d Deps) *Server {
 	}
 	return &Server{
 		d: d, shared: &shared{dialer: d.Dialer, met: newMetrics(d.Metrics), definitions: d.Schemas},
-		known: map[string]*definition{}, families: map[string]*family{}, removing: map[string]bool{}, wake: make(chan struct{}, 1),
+		known: map[string]*definition{}, families: map[string]*family{}, removing: map[string]bool{}, verdicts: map[types.UID]verdict{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -113,6 +115,7 @@ func (s *Server) saw(old, next api.Object) {
 	if next == nil {
 		if have := s.known[old.GetName()]; have != nil && have.UID == old.GetUID() {
 			delete(s.known, old.GetName())
+			delete(s.verdicts, old.GetUID())
 		}
 	} else {
 		s.known[next.GetName()] = next.(*definition)
@@ -136,7 +139,10 @@ func (s *Server) settle(ctx context.Context, g *run.Group) bool {
 	now := metav1.NewTime(clock.Now().Truncate(time.Second))
 	for _, name := range s.inOrder() {
 		crd := s.known[name]
-		next := decide(crd, takenIn(crd.Spec.Group, name, s.known), now)
+		next := decide(crd, facts{
+			taken:     func() taken { return takenIn(crd.Spec.Group, name, s.known) },
+			structure: s.structure(crd), now: now,
+		})
 		if !equality.Semantic.DeepEqual(&next.Status, &crd.Status) {
 			s.known[name] = next
 			changed[next] = crd
@@ -153,6 +159,22 @@ func (s *Server) settle(ctx context.Context, g *run.Group) bool {
 	}
 	s.finalize(g)
 	return ok
+}
+
+// verdict is what decideStructure said of one state of a definition.
+type verdict struct {
+	generation int64
+	condition  *condition
+}
+
+// structure is decideStructure, done once for each state of a definition.
+func (s *Server) structure(crd *definition) *condition {
+	v, ok := s.verdicts[crd.UID]
+	if !ok || v.generation != crd.Generation {
+		v = verdict{crd.Generation, decideStructure(crd)}
+		s.verdicts[crd.UID] = v
+	}
+	return v.condition
 }
 
 // inOrder lists the definitions, the older first: they have the better claim to

@@ -56,6 +56,10 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.RawQuery != "" {
 		x.q = r.URL.Query()
 	}
+	if err := x.checkTable(); err != nil {
+		WriteError(w, r, err)
+		return
+	}
 	if err := x.serve(); err != nil {
 		WriteError(w, r, err)
 	}
@@ -109,6 +113,9 @@ func (x *exchange) serve() error {
 	}
 	if c := x.connect(); c != nil {
 		return x.connected(c)
+	}
+	if x.op.custom != nil {
+		return apierrors.NewNotFound(x.op.GR(), i.Name)
 	}
 	http.NotFound(x.w, x.r)
 	return nil

@@ -111,6 +111,11 @@ func (e *Engine) list(ctx context.Context, o *Op, sel *selection, opts *metav1.L
 		if out.Rev == 0 {
 			out.Rev = p.Rev
 		}
+		if !sel.all() {
+			if err := o.warm(p.Records); err != nil {
+				return nil, apierrors.NewInternalError(err)
+			}
+		}
 		for i, rec := range p.Records {
 			ok, err := sel.matchRecord(rec)
 			if err != nil {
@@ -150,6 +155,9 @@ func (o *Op) cut(out *Listing, sel *selection, p *storage.Page, i int) *Listing 
 func (o *Op) listQuery(sel *selection, opts *metav1.ListOptions) (storage.ListOptions, error) {
 	q := storage.ListOptions{Limit: int(opts.Limit)}
 	if opts.Continue != "" {
+		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
+			return q, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+		}
 		return o.continued(q, opts.Continue)
 	}
 	rev, err := parseRevision(opts.ResourceVersion)

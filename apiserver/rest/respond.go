@@ -3,11 +3,13 @@ package rest
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -150,6 +152,19 @@ func (x *exchange) sendObject(code int, obj runtime.Object) error {
 		return err
 	}
 	return x.send(code, finish(x.ans, data))
+}
+
+// checkTable refuses a table of objects in a form nobody knows.
+func (x *exchange) checkTable() error {
+	if !x.ans.table() {
+		return nil
+	}
+	switch v := x.includeObject(); v {
+	case metav1.IncludeObject, metav1.IncludeMetadata, metav1.IncludeNone:
+		return nil
+	default:
+		return apierrors.NewBadRequest(fmt.Sprintf("unrecognized includeObject value: %q", v))
+	}
 }
 
 func (x *exchange) includeObject() metav1.IncludeObjectPolicy {
