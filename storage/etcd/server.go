@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -127,12 +129,26 @@ func start(ctx context.Context, cfg *embed.Config, fatal <-chan string) (*embed.
 // until it has applied enough of its log to listen.
 func lead(ctx context.Context, e *etcdserver.EtcdServer) {
 	for e.Leader() == 0 && ctx.Err() == nil {
-		if len(e.Cluster().Members()) == 1 {
+		if len(e.Cluster().Members()) == 1 && caughtUp(uint64(e.MemberID())) {
 			id := uint64(e.MemberID())
 			_ = e.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id})
 		}
 		_ = clock.Sleep(ctx, time.Millisecond) // ended: the loop ends too
 	}
+}
+
+// caughtUp says whether Raft knows that everything committed was applied. A
+// member that campaigns before that looks through its log for changes of
+// membership, where what was applied may be compacted already, and panics. What
+// Raft knows is published as a variable only, of one member per process; of
+// another nothing is known, and it waits for its ordinary election.
+func caughtUp(id uint64) bool {
+	v, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return false
+	}
+	st, ok := v.Value().(raft.Status)
+	return ok && st.ID == id && st.HardState != nil && st.Applied >= st.HardState.GetCommit()
 }
 
 func (s *Server) close(ctx context.Context, e *embed.Etcd) {
