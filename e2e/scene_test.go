@@ -152,9 +152,9 @@ func rollouts(w *world, ns string) {
 }
 
 func TestTalkingToContainers(t *testing.T) {
-	each(t, func(w *world) {
-		ns := w.namespace()
-		w.in(`
+	w := beside(t)
+	ns := w.namespace()
+	w.in(`
 apiVersion: v1
 kind: Pod
 metadata: {name: talk}
@@ -169,26 +169,25 @@ spec:
   - name: web
     image: nginx
 `, "-n", ns, "apply", "-f", "-")
-		w.k("-n", ns, "wait", "--for=condition=Ready", "pod/talk", "--timeout=90s")
-		w.says(w.k("-n", ns, "logs", "talk", "-c", "main"), "line 0", "line 4")
-		w.says(w.k("-n", ns, "logs", "talk", "-c", "main", "--tail=1"), "line 4")
-		w.fails("", []string{"container not-there is not valid for pod talk"}, "-n", ns, "logs", "talk", "-c", "not-there")
-		w.says(w.in("hello\n", "-n", ns, "exec", "-i", "talk", "-c", "main", "--", "cat"), "hello")
-		w.fails("", []string{"exit code 3"}, "-n", ns, "exec", "talk", "-c", "main", "--", "sh", "-c", "exit 3")
+	w.k("-n", ns, "wait", "--for=condition=Ready", "pod/talk", "--timeout=90s")
+	w.says(w.k("-n", ns, "logs", "talk", "-c", "main"), "line 0", "line 4")
+	w.says(w.k("-n", ns, "logs", "talk", "-c", "main", "--tail=1"), "line 4")
+	w.fails("", []string{"container not-there is not valid for pod talk"}, "-n", ns, "logs", "talk", "-c", "not-there")
+	w.says(w.in("hello\n", "-n", ns, "exec", "-i", "talk", "-c", "main", "--", "cat"), "hello")
+	w.fails("", []string{"exit code 3"}, "-n", ns, "exec", "talk", "-c", "main", "--", "sh", "-c", "exit 3")
 
-		file := filepath.Join(w.TempDir(), "there")
-		if err := os.WriteFile(file, []byte("freight"), 0o644); err != nil {
-			w.Fatal(err)
-		}
-		w.k("-n", ns, "cp", file, "talk:/tmp/there", "-c", "main")
-		back := filepath.Join(w.TempDir(), "back")
-		w.k("-n", ns, "cp", "talk:/tmp/there", back, "-c", "main")
-		if b, err := os.ReadFile(back); string(b) != "freight" {
-			w.Errorf("copied back %q, %v", b, err)
-		}
-		portForward(w, ns)
-		attach(w, ns)
-	})
+	file := filepath.Join(w.TempDir(), "there")
+	if err := os.WriteFile(file, []byte("freight"), 0o644); err != nil {
+		w.Fatal(err)
+	}
+	w.k("-n", ns, "cp", file, "talk:/tmp/there", "-c", "main")
+	back := filepath.Join(w.TempDir(), "back")
+	w.k("-n", ns, "cp", "talk:/tmp/there", back, "-c", "main")
+	if b, err := os.ReadFile(back); string(b) != "freight" {
+		w.Errorf("copied back %q, %v", b, err)
+	}
+	portForward(w, ns)
+	attach(w, ns)
 }
 
 func portForward(w *world, ns string) {
@@ -245,105 +244,99 @@ func attach(w *world, ns string) {
 }
 
 func TestChangingObjects(t *testing.T) {
-	each(t, func(w *world) {
-		ns := w.namespace()
-		w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1', b: '2'}\n", "-n", ns, "apply", "-f", "-")
-		w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1', b: '2'}\n", "-n", ns, "apply", "-f", "-"), "unchanged")
-		w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1'}\n", "-n", ns, "apply", "-f", "-"), "configured")
-		if out := w.k("-n", ns, "get", "cm", "c", "-o", "jsonpath={.data}"); out != `{"a":"1"}` {
-			w.Errorf("after applying without b: %s", out)
+	w := one(t)
+	ns := w.namespace()
+	w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1', b: '2'}\n", "-n", ns, "apply", "-f", "-")
+	w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1', b: '2'}\n", "-n", ns, "apply", "-f", "-"), "unchanged")
+	w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1'}\n", "-n", ns, "apply", "-f", "-"), "configured")
+	if out := w.k("-n", ns, "get", "cm", "c", "-o", "jsonpath={.data}"); out != `{"a":"1"}` {
+		w.Errorf("after applying without b: %s", out)
+	}
+	w.k("-n", ns, "label", "cm", "c", "x=y")
+	w.k("-n", ns, "annotate", "cm", "c", "note=hi")
+	w.says(w.k("-n", ns, "get", "cm", "-l", "x=y"), "c")
+	w.k("-n", ns, "patch", "cm", "c", "--type=merge", "-p", `{"data":{"m":"1"}}`)
+	w.k("-n", ns, "patch", "cm", "c", "--type=json", "-p", `[{"op":"add","path":"/data/j","value":"1"}]`)
+	w.k("-n", ns, "patch", "cm", "c", "-p", `{"data":{"s":"1"}}`)
+	if out := w.k("-n", ns, "get", "cm", "c", "-o", "jsonpath={.data}"); out != `{"a":"1","j":"1","m":"1","s":"1"}` {
+		w.Errorf("after three patches: %s", out)
+	}
+	w.Setenv("KUBE_EDITOR", `sed -i /j:/d`)
+	w.says(w.k("-n", ns, "edit", "cm", "c"), "edited")
+	w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '1'}\n", "-n", ns, "apply", "--server-side", "-f", "-"), "serverside-applied")
+	w.fails("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '2'}\n", []string{"conflict"}, "-n", ns, "apply", "--server-side", "--field-manager=other", "-f", "-")
+	for _, kind := range []string{"namespace/" + ns, "configmap/c", "serviceaccount/default", "node/e2e-1", "service/kubernetes", "-n=kube-system deployment/coredns",
+		"-n=kube-system service/kube-dns", "clusterrole/view", "priorityclass/system-node-critical"} {
+		args := append([]string{"describe"}, strings.Fields(kind)...)
+		if strings.HasPrefix(kind, "configmap") || strings.HasPrefix(kind, "serviceaccount") {
+			args = append(args, "-n", ns)
 		}
-		w.k("-n", ns, "label", "cm", "c", "x=y")
-		w.k("-n", ns, "annotate", "cm", "c", "note=hi")
-		w.says(w.k("-n", ns, "get", "cm", "-l", "x=y"), "c")
-		w.k("-n", ns, "patch", "cm", "c", "--type=merge", "-p", `{"data":{"m":"1"}}`)
-		w.k("-n", ns, "patch", "cm", "c", "--type=json", "-p", `[{"op":"add","path":"/data/j","value":"1"}]`)
-		w.k("-n", ns, "patch", "cm", "c", "-p", `{"data":{"s":"1"}}`)
-		if out := w.k("-n", ns, "get", "cm", "c", "-o", "jsonpath={.data}"); out != `{"a":"1","j":"1","m":"1","s":"1"}` {
-			w.Errorf("after three patches: %s", out)
-		}
-		w.Setenv("KUBE_EDITOR", `sed -i /j:/d`)
-		w.says(w.k("-n", ns, "edit", "cm", "c"), "edited")
-		w.says(w.in("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '1'}\n", "-n", ns, "apply", "--server-side", "-f", "-"), "serverside-applied")
-		w.fails("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: '2'}\n", []string{"conflict"}, "-n", ns, "apply", "--server-side", "--field-manager=other", "-f", "-")
-		for _, kind := range []string{"namespace/" + ns, "configmap/c", "serviceaccount/default", "node/e2e-1", "service/kubernetes", "-n=kube-system deployment/coredns",
-			"-n=kube-system service/kube-dns", "clusterrole/view", "priorityclass/system-node-critical"} {
-			args := append([]string{"describe"}, strings.Fields(kind)...)
-			if strings.HasPrefix(kind, "configmap") || strings.HasPrefix(kind, "serviceaccount") {
-				args = append(args, "-n", ns)
-			}
-			w.says(w.k(args...), "Name:")
-		}
-	})
+		w.says(w.k(args...), "Name:")
+	}
 }
 
 func TestTaintsAndDrain(t *testing.T) {
-	each(t, func(w *world) {
-		ns := w.namespace()
-		w.k("taint", "nodes", "e2e-1", "lock=on:NoSchedule")
-		w.k("-n", ns, "run", "waits", "--image=busybox", "--", "sleep", "3600")
-		w.shows([]string{"FailedScheduling", "0/1 nodes are available: 1 node(s) had untolerated taint"}, "-n", ns, "get", "events")
-		w.k("-n", ns, "run", "enters", "--image=busybox", `--overrides={"spec":{"tolerations":[{"key":"lock","operator":"Exists"}],"terminationGracePeriodSeconds":1}}`, "--", "sleep", "3600")
-		w.k("-n", ns, "wait", "--for=condition=Ready", "pod/enters", "--timeout=60s")
-		w.k("taint", "nodes", "--all", "lock-")
-		w.k("-n", ns, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s")
-		w.k("taint", "nodes", "e2e-1", "out=now:NoExecute")
-		w.k("-n", ns, "wait", "--for=delete", "pod/waits", "--timeout=90s")
-		w.k("taint", "nodes", "--all", "out-")
+	w := one(t)
+	ns := w.namespace()
+	w.k("taint", "nodes", "e2e-1", "lock=on:NoSchedule")
+	w.k("-n", ns, "run", "waits", "--image=busybox", "--", "sleep", "3600")
+	w.shows([]string{"FailedScheduling", "0/1 nodes are available: 1 node(s) had untolerated taint"}, "-n", ns, "get", "events")
+	w.k("-n", ns, "run", "enters", "--image=busybox", `--overrides={"spec":{"tolerations":[{"key":"lock","operator":"Exists"}],"terminationGracePeriodSeconds":1}}`, "--", "sleep", "3600")
+	w.k("-n", ns, "wait", "--for=condition=Ready", "pod/enters", "--timeout=60s")
+	w.k("taint", "nodes", "--all", "lock-")
+	w.k("-n", ns, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s")
+	w.k("taint", "nodes", "e2e-1", "out=now:NoExecute")
+	w.k("-n", ns, "wait", "--for=delete", "pod/waits", "--timeout=90s")
+	w.k("taint", "nodes", "--all", "out-")
 
-		w.k("-n", ns, "create", "deployment", "d", "--image=nginx", "--replicas=2")
+	w.k("-n", ns, "create", "deployment", "d", "--image=nginx", "--replicas=2")
+	w.running(ns, "app=d", 2)
+	for _, flag := range []string{"--delete-emptydir-data", "--delete-local-data"} {
+		out, err := w.try("", "drain", "e2e-1", "--ignore-daemonsets", "--force", "--timeout=90s", flag)
+		if err != nil && strings.Contains(out, "unknown flag") {
+			continue // retired by kubectl itself
+		}
+		if err != nil {
+			w.Fatalf("drain %s: %v\n%s", flag, err, out)
+		}
+		w.says(w.k("get", "nodes"), "SchedulingDisabled")
+		w.says(w.k("uncordon", "e2e-1"), "uncordoned")
 		w.running(ns, "app=d", 2)
-		for _, flag := range []string{"--delete-emptydir-data", "--delete-local-data"} {
-			out, err := w.try("", "drain", "e2e-1", "--ignore-daemonsets", "--force", "--timeout=90s", flag)
-			if err != nil && strings.Contains(out, "unknown flag") {
-				continue // retired by kubectl itself
-			}
-			if err != nil {
-				w.Fatalf("drain %s: %v\n%s", flag, err, out)
-			}
-			w.says(w.k("get", "nodes"), "SchedulingDisabled")
-			w.says(w.k("uncordon", "e2e-1"), "uncordoned")
-			w.running(ns, "app=d", 2)
-		}
-		w.k("delete", "namespace", ns, "--timeout=90s")
-		if out, err := w.try("", "get", "all", "-n", ns); err != nil || !strings.Contains(out, "No resources found") {
-			w.Errorf("after the namespace left: %v %s", err, out)
-		}
-	})
+	}
+	w.k("delete", "namespace", ns, "--timeout=90s")
+	if out, err := w.try("", "get", "all", "-n", ns); err != nil || !strings.Contains(out, "No resources found") {
+		w.Errorf("after the namespace left: %v %s", err, out)
+	}
 }
 
 func TestBadInput(t *testing.T) {
-	each(t, func(w *world) {
-		ns := w.namespace()
-		pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{name: c, image: busybox%s}]}\n"
-		for _, c := range []struct {
-			stdin string
-			texts []string
-		}{
-			{fmt.Sprintf(pod, "p", ", imagge: x"), []string{`unknown field "spec.containers[0].imagge"`}},
-			{fmt.Sprintf(pod, "p", ", ports: no"), []string{"ports"}},
-			{fmt.Sprintf(pod, "Bad_Name", ""), []string{`Invalid value: "Bad_Name"`, "a lowercase RFC 1123 subdomain"}},
-			{"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{image: busybox}]}\n", []string{"spec.containers[0].name: Required value"}},
-			{"apiVersion: v1\nkind: Pod\n  metadata: {name: p\n", []string{"error"}},
-			{"{\"apiVersion\": \"v1\", \"kind\": ", []string{"error"}},
-			{"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: big}\ndata: {a: " + strings.Repeat("x", 1600<<10) + "}\n", []string{"Too long"}},
-		} {
-			w.fails(c.stdin, c.texts, "-n", ns, "create", "-f", "-")
-		}
-		// Not validated on the client, which would ask for custom resource
-		// definitions first.
-		w.fails("apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", []string{`no matches for kind "Pood" in version "v1"`},
-			"-n", ns, "create", "--validate=false", "-f", "-")
-		w.fails("", []string{`pods "nobody" not found`}, "-n", ns, "get", "pod", "nobody")
-		w.k("-n", ns, "create", "configmap", "twice")
-		w.fails("", []string{`configmaps "twice" already exists`}, "-n", ns, "create", "configmap", "twice")
-		w.fails("", []string{`cannot list resource "secrets" in API group "" in the namespace "` + ns + `"`},
-			"-n", ns, "get", "secrets", "--as=system:serviceaccount:"+ns+":default")
-		w.fails("", []string{"You must be logged in", "Unauthorized"}[:1], "--token=forged.token.here", "--kubeconfig", tokenOnly(w), "get", "pods")
-		if out := w.k("-n", ns, "get", "pods,cm", "-o", "name"); strings.Contains(out, "pod/") || strings.Contains(out, "big") {
-			w.Errorf("something refused was stored: %s", out)
-		}
-	})
+	w := beside(t)
+	ns := w.namespace()
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\nspec: {containers: [{name: c, image: busybox%s}]}\n"
+	for _, c := range []struct {
+		stdin string
+		texts []string
+	}{
+		{fmt.Sprintf(pod, "p", ", imagge: x"), []string{`unknown field "spec.containers[0].imagge"`}},
+		{fmt.Sprintf(pod, "p", ", ports: no"), []string{"ports"}},
+		{fmt.Sprintf(pod, "Bad_Name", ""), []string{`Invalid value: "Bad_Name"`, "a lowercase RFC 1123 subdomain"}},
+		{"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{image: busybox}]}\n", []string{"spec.containers[0].name: Required value"}},
+		{"apiVersion: v1\nkind: Pod\n  metadata: {name: p\n", []string{"error"}},
+		{"{\"apiVersion\": \"v1\", \"kind\": ", []string{"error"}},
+		{"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: big}\ndata: {a: " + strings.Repeat("x", 1600<<10) + "}\n", []string{"Too long"}},
+	} {
+		w.fails(c.stdin, c.texts, "-n", ns, "create", "-f", "-")
+	}
+	w.fails("apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", []string{`no matches for kind "Pood" in version "v1"`}, "-n", ns, "create", "-f", "-")
+	w.fails("", []string{`pods "nobody" not found`}, "-n", ns, "get", "pod", "nobody")
+	w.k("-n", ns, "create", "configmap", "twice")
+	w.fails("", []string{`configmaps "twice" already exists`}, "-n", ns, "create", "configmap", "twice")
+	w.fails("", []string{`cannot list resource "secrets" in API group "" in the namespace "` + ns + `"`},
+		"-n", ns, "get", "secrets", "--as=system:serviceaccount:"+ns+":default")
+	w.fails("", []string{"You must be logged in", "Unauthorized"}[:1], "--token=forged.token.here", "--kubeconfig", tokenOnly(w), "get", "pods")
+	if out := w.k("-n", ns, "get", "pods,cm", "-o", "name"); strings.Contains(out, "pod/") || strings.Contains(out, "big") {
+		w.Errorf("something refused was stored: %s", out)
+	}
 }
 
 // tokenOnly returns a kubeconfig that knows the server but brings no certificate.
