@@ -310,26 +310,6 @@ func documentV3(kinds []resource.Kind, key string) ([]byte, error) {
 	})
 }
 
-// documentV2 is the OpenAPI v2 document of everything.
-func documentV2(kinds []resource.Kind) ([]byte, error) {
-	b := newBuild(false)
-	paths := object{}
-	for _, gv := range versions(kinds) {
-		b.addPaths(paths, kinds, gv)
-	}
-	for _, r := range roots(kinds) {
-		b.addRoot(paths, r)
-	}
-	defs, err := b.components()
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(object{
-		"swagger": "2.0", "info": info(), "paths": paths, "definitions": defs,
-		"securityDefinitions": bearer(), "security": []object{{"BearerToken": []string{}}},
-	})
-}
-
 // versions lists every served group and version.
 func versions(kinds []resource.Kind) []schema.GroupVersion {
 	seen := map[schema.GroupVersion]bool{}

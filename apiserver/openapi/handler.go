@@ -34,6 +34,7 @@ type Handler struct {
 	mu   sync.Mutex
 	of   []resource.Kind
 	made map[string][]byte // gzipped documents
+	base *base
 }
 
 // New returns a handler of the kinds that kinds returns: always the same slice
@@ -238,20 +239,14 @@ func (h *Handler) document(key string, asProto bool) ([]byte, error) {
 	if z := h.made[form]; z != nil {
 		return z, nil
 	}
-	data, err := render(kinds, key)
+	data, err := h.render(kinds, key)
 	if err == nil && asProto {
 		data, err = toProto(key, data)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	z.Write(data)
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	h.made[form] = bytes.Clone(b.Bytes())
+	h.made[form] = zip(data)
 	if key == "v2" {
 		// Hundreds of megabytes were garbage for a moment: give them back.
 		debug.FreeOSMemory()
@@ -259,9 +254,9 @@ func (h *Handler) document(key string, asProto bool) ([]byte, error) {
 	return h.made[form], nil
 }
 
-func render(kinds []resource.Kind, key string) ([]byte, error) {
+func (h *Handler) render(kinds []resource.Kind, key string) ([]byte, error) {
 	if key == "v2" {
-		return documentV2(kinds)
+		return h.documentV2(kinds)
 	}
 	return documentV3(kinds, key)
 }
