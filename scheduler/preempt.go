@@ -160,16 +160,25 @@ func gentler(a, b *victims) int {
 	return cmp.Or(y.Compare(x.Time), cmp.Compare(a.node.at, b.node.at))
 }
 
-// mayPreempt says whether p may evict others now; the text says why not.
-func (c *cluster) mayPreempt(p *corev1.Pod) (bool, string) {
+// mayPreempt says whether p, for which room may be kept, may evict others now;
+// the text says why not.
+func (c *cluster) mayPreempt(p *corev1.Pod, own *nomination) (bool, string) {
 	if p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == corev1.PreemptNever {
 		return false, "not eligible due to preemptionPolicy=Never."
+	}
+	const leaving = "not eligible due to a terminating pod on the nominated node."
+	if own != nil {
+		for _, uid := range own.victims {
+			if _, there := c.pods[uid]; there {
+				return false, leaving
+			}
+		}
 	}
 	if name := p.Status.NominatedNodeName; name != "" {
 		if n := c.byName[name]; n != nil {
 			for _, o := range n.pods {
 				if o.ending && priority(o.pod) < priority(p) && evictedByUs(o.pod) {
-					return false, "not eligible due to a terminating pod on the nominated node."
+					return false, leaving
 				}
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -36,8 +37,9 @@ type Scheduler struct {
 
 // nomination keeps the room that eviction is making for a pod.
 type nomination struct {
-	info *info
-	node string
+	info    *info
+	node    string
+	victims []types.UID // asked to leave; while one is there, no others are asked
 }
 
 // New returns a scheduler that does nothing yet. It runs once: who leads again
@@ -144,7 +146,7 @@ func (s *Scheduler) detach(ctx context.Context, fn func(ctx context.Context)) {
 func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 	began, p := clock.Now(), w.pod
 	spread := s.v.workload(w.pod)
-	restore := s.makeWay(w.pod)
+	restore, own := s.makeWay(w.pod)
 	n, k := s.cluster.place(w.info, spread, s.rng)
 	if s.metrics != nil {
 		s.metrics.algorithm.Observe(clock.Since(began).Seconds())
@@ -159,14 +161,23 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 		return func(ctx context.Context) { s.bind(ctx, t) }
 	}
 	d := s.cluster.diagnose(k)
-	text, v := s.tryPreempt(w, k, &d)
+	text, v, waits := s.tryPreempt(w, k, &d, own)
 	restore()
 	var e *eviction
-	if v != nil {
+	switch {
+	case v != nil:
 		s.nominate(w, v)
 		e = &eviction{node: v.node.obj.Name}
 		for _, o := range v.pods {
 			e.pods = append(e.pods, o.pod)
+		}
+	case own != nil && waits:
+		own.info = w.info
+		s.cluster.putPod(own.info, own.node)
+	default:
+		delete(s.nominated, podKey(p))
+		if p.Status.NominatedNodeName != "" {
+			e = &eviction{} // it no longer waits for a node
 		}
 	}
 	s.line.failed(w, d.cause, false, clock.Now())
@@ -192,42 +203,45 @@ type eviction struct {
 }
 
 // makeWay takes the room kept for pods of lower priority, and for p itself,
-// out of the cluster; the returned function puts it back.
-func (s *Scheduler) makeWay(p *corev1.Pod) (restore func()) {
+// out of the cluster; the returned function puts back the others'.
+func (s *Scheduler) makeWay(p *corev1.Pod) (restore func(), own *nomination) {
 	var out []*nomination
 	for key, nom := range s.nominated {
-		if key == podKey(p) || priority(nom.info.pod) < priority(p) {
-			s.cluster.dropPod(nom.info.pod.UID)
-			if key != podKey(p) {
-				out = append(out, nom)
-			}
+		if key == podKey(p) {
+			own = nom
+		} else if priority(nom.info.pod) < priority(p) {
+			out = append(out, nom)
+		} else {
+			continue
 		}
+		s.cluster.dropPod(nom.info.pod.UID)
 	}
 	return func() {
 		for _, nom := range out {
 			s.cluster.putPod(nom.info, nom.node)
 		}
-	}
+	}, own
 }
 
-func (s *Scheduler) tryPreempt(w *waiting, k *class, d *diagnosis) (string, *victims) {
+// tryPreempt looks for pods to evict; waits says that it must not, for now.
+func (s *Scheduler) tryPreempt(w *waiting, k *class, d *diagnosis, own *nomination) (text string, v *victims, waits bool) {
 	if d.nodes == 0 {
-		return "", nil
+		return "", nil, false
 	}
-	if ok, why := s.cluster.mayPreempt(w.pod); !ok {
-		return why, nil
+	if ok, why := s.cluster.mayPreempt(w.pod, own); !ok {
+		return why, nil, true
 	}
 	if s.metrics != nil {
 		s.metrics.preempts.Inc()
 	}
-	v := s.cluster.makeRoom(w.info, k, d, s.v.budgets.List(""))
+	v = s.cluster.makeRoom(w.info, k, d, s.v.budgets.List(""))
 	if v == nil {
-		return d.noRoomMade(), nil
+		return d.noRoomMade(), nil, false
 	}
 	if s.metrics != nil {
 		s.metrics.victims.Observe(float64(len(v.pods)))
 	}
-	return "", v
+	return "", v, false
 }
 
 // nominate keeps the room on v's node for w until w gets it.
@@ -239,7 +253,11 @@ func (s *Scheduler) nominate(w *waiting, v *victims) {
 			delete(s.nominated, key)
 		}
 	}
-	s.nominated[podKey(w.pod)] = &nomination{w.info, name}
+	nom := &nomination{info: w.info, node: name}
+	for _, o := range v.pods {
+		nom.victims = append(nom.victims, o.pod.UID)
+	}
+	s.nominated[podKey(w.pod)] = nom
 	s.cluster.putPod(w.info, name)
 }
 
@@ -333,6 +351,6 @@ func (s *Scheduler) restoreNomination(p *corev1.Pod) {
 	if p.Status.NominatedNodeName == "" || n == nil || n.gone || w == nil || s.nominated[podKey(p)] != nil {
 		return
 	}
-	s.nominated[podKey(p)] = &nomination{w.info, p.Status.NominatedNodeName}
+	s.nominated[podKey(p)] = &nomination{info: w.info, node: p.Status.NominatedNodeName}
 	s.cluster.putPod(w.info, p.Status.NominatedNodeName)
 }

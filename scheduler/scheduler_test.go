@@ -106,7 +106,7 @@ func TestWhy(t *testing.T) {
 			}
 			d := c.diagnose(k)
 			text := ""
-			if ok, why := c.mayPreempt(tc.pod); !ok {
+			if ok, why := c.mayPreempt(tc.pod, nil); !ok {
 				text = why
 			} else if v := c.makeRoom(newInfo(tc.pod), k, &d, nil); v == nil {
 				text = d.noRoomMade()
@@ -390,6 +390,53 @@ func TestLocalVolumes(t *testing.T) {
 			}
 		}
 		if on["n1"] != 1 || on["n2"] != 1 || on[""] != 1 {
+			t.Errorf("pods on %v", on)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestRoomIsKept: what comes while the evicted leave does not take the room made.
+func TestRoomIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		grace := int64(5)
+		there := func(name string, prio int32, cpu string) *corev1.Pod {
+			p := testPod(name, cpu, onto("n1"), withPriority(prio))
+			p.Spec.TerminationGracePeriodSeconds, p.DeletionGracePeriodSeconds = &grace, &grace
+			return p
+		}
+		srv := fake.New(testNode("n1", "1"), there("one", 1, "200m"), there("two", 2, "300m"), there("three", 3, "450m"))
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		pods := client.Of[corev1.Pod](srv, "default")
+		clock.Sleep(t.Context(), time.Second)
+		srv.Put(testPod("four", "500m", withPriority(4)))
+		now := int64(0)
+		for i := range 10 {
+			clock.Sleep(t.Context(), time.Second)
+			// The evicted leave one by one, and are replaced at once.
+			if name := map[int]string{2: "one", 4: "two"}[i]; name != "" {
+				p, err := pods.Get(t.Context(), name)
+				if err == nil && p.DeletionTimestamp == nil && !evictedByUs(p) {
+					t.Errorf("%s was not evicted", name)
+				}
+				pods.Delete(t.Context(), name, &metav1.DeleteOptions{GracePeriodSeconds: &now})
+				srv.Put(testPod(name+"-again", map[string]string{"one": "200m", "two": "300m"}[name], withPriority(int32(len(name)-2))))
+			}
+		}
+		on := map[string]string{}
+		list, _ := pods.List(t.Context(), nil)
+		for _, p := range list {
+			on[p.Name] = p.Spec.NodeName
+		}
+		if on["four"] != "n1" || on["three"] != "n1" || on["one-again"] != "" || on["two-again"] != "" {
 			t.Errorf("pods on %v", on)
 		}
 		g.Stop()

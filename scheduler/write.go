@@ -109,6 +109,7 @@ func (s *Scheduler) patchStatus(ctx context.Context, p *corev1.Pod, message, nom
 
 // evict deletes the pods that must make room for p.
 func (s *Scheduler) evict(ctx context.Context, p *corev1.Pod, e *eviction) {
+	failed := false
 	for _, o := range e.pods {
 		pods := client.Of[corev1.Pod](s.c, o.Namespace)
 		now := metav1.NewTime(clock.Now())
@@ -123,8 +124,17 @@ func (s *Scheduler) evict(ctx context.Context, p *corev1.Pod, e *eviction) {
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
 			s.log.Warn("could not preempt", "pod", podKey(o), "err", err)
+			failed = true
 			continue
 		}
 		s.events.Event(o, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", p.UID, e.node)
+	}
+	if failed {
+		// Others may have to be asked.
+		s.locked(func() {
+			if nom := s.nominated[podKey(p)]; nom != nil {
+				nom.victims = nil
+			}
+		})
 	}
 }
