@@ -68,7 +68,14 @@ func TestServerInTheForeground(t *testing.T) {
 	t.Logf("same cluster again after %.1f s", time.Since(start).Seconds())
 	w.shows([]string{" Ready "}, "get", "nodes")
 	w.says(w.k("get", "pod", "sailor"), "1/1", "Running", " 0 ")
-	w.says(w.k("exec", "sailor", "--", "echo", "aye"), "aye")
+	w.until("the kubelet is back", func() error { // the API answers before it
+		out, err := w.try("", "exec", "sailor", "--", "echo", "aye")
+		if err != nil || out != "aye\n" {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	w.says(w.k("get", "pod", "sailor"), "1/1", "Running", " 0 ")
 }
 
 // serverConf waits for the administrator's kubeconfig and turns it to the
