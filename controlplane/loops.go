@@ -30,6 +30,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/podgc"
 	"github.com/sampan-dev/sampan/controller/protection"
 	"github.com/sampan-dev/sampan/controller/replicaset"
+	"github.com/sampan-dev/sampan/controller/resourceclaim"
 	"github.com/sampan-dev/sampan/controller/resourcequota"
 	"github.com/sampan-dev/sampan/controller/rootca"
 	"github.com/sampan-dev/sampan/controller/serviceaccount"
@@ -145,6 +146,7 @@ var loops = []loop{
 	plain("persistentvolume-binder-controller", volumebinder.New),
 	plain("volumeattributesclass-protection-controller", protection.NewAttributes),
 	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
+	plain("resourceclaim-controller", resourceclaim.New),
 	plain("bootstrap-signer-controller", bootstraptoken.NewSigner),
 	plain("token-cleaner-controller", bootstraptoken.NewCleaner),
 }
