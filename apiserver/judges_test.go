@@ -50,13 +50,33 @@ func judged(t testing.TB) client {
 	g.Go("hooks", hooks.Run)
 	g.Go("policies", policies.Run)
 	t.Cleanup(func() { g.Stop(); g.Wait() })
-	s, err := apiserver.New(apiserver.Config{Advertise: net.IPv4(127, 0, 0, 1)}, apiserver.Deps{Engine: e, OpenAPI: openapi.New(registry.Kinds)})
+	s, err := apiserver.New(apiserver.Config{Advertise: net.IPv4(127, 0, 0, 1)}, apiserver.Deps{Engine: e, Authn: []plug.Authenticator{named{}}, OpenAPI: openapi.New(registry.Kinds)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := client{t, s.Handler()}
 	c.must(201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"default","labels":{"team":"a"}}}`)
 	return c
+}
+
+// named says who asks by a header; without it, it is an administrator.
+type named struct{}
+
+func (named) Authenticate(r *http.Request) (*plug.User, bool, error) {
+	if u := r.Header.Get("X-Test-User"); u != "" {
+		return &plug.User{Name: u, Groups: r.Header.Values("X-Test-Group")}, true, nil
+	}
+	return &plug.User{Name: "admin", Groups: []string{plug.Masters}}, true, nil
+}
+
+// as is the same client as somebody else.
+func (c client) as(user string, groups ...string) client {
+	h := c.h
+	return client{c.t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("X-Test-User", user)
+		r.Header["X-Test-Group"] = groups
+		h.ServeHTTP(w, r)
+	})}
 }
 
 // must asks and insists on the code.
@@ -228,9 +248,8 @@ func TestADeadWebhook(t *testing.T) {
 	}
 	c.must(201, "POST", validatingPath, dead.config("ValidatingWebhookConfiguration", "shut", anyConfigMap, ""))
 	eventually(t, "fails closed", func() bool {
-		code, out, _ := c.do("POST", configMaps, "application/json", configJSON("closed", "x"))
+		code, out, _ := c.do("POST", configMaps+"?dryRun=All", "application/json", configJSON("closed", "x"))
 		if code == 201 {
-			c.must(200, "DELETE", configMaps+"/closed", "")
 			return false
 		}
 		msg, _ := out["message"].(string)
@@ -244,4 +263,182 @@ func TestADeadWebhook(t *testing.T) {
 		}
 		return code == 500
 	})
+}
+
+func TestAWebhookSeesTheVersionItAskedFor(t *testing.T) {
+	c := judged(t)
+	rule := `{"operations":["CREATE"],"apiGroups":["apps"],"apiVersions":["v1"],"resources":["deployments","deployments/scale"]}`
+	a := answers(t, func(rq map[string]any) map[string]any {
+		if at(rq, "kind.kind") == "Scale" {
+			return allow(rq)
+		}
+		return patch(`[{"op":"replace","path":"/spec/replicas","value":4},{"op":"add","path":"/spec/template/spec/initContainers","value":[{"name":"i","image":"x"}]}]`)
+	})
+	exact := answers(t, allow)
+	c.must(201, "POST", mutatingPath, a.config("MutatingWebhookConfiguration", "wide", rule, ""))
+	c.must(201, "POST", mutatingPath, exact.config("MutatingWebhookConfiguration", "exact", rule, `"matchPolicy":"Exact"`))
+	var out map[string]any
+	eventually(t, "the hook is asked", func() bool {
+		_, out, _ = c.do("POST", "/apis/extensions/v1beta1/namespaces/default/deployments?dryRun=All", "application/json", deploymentJSON("extensions/v1beta1", "one", 1))
+		return a.count() > 0
+	})
+	if at(out, "spec.replicas") != float64(4) || out["apiVersion"] != "extensions/v1beta1" {
+		t.Errorf("got %v", out)
+	}
+	// What the patch left out has the usual defaults.
+	init, _ := at(out, "spec.template.spec.initContainers").([]any)
+	if len(init) != 1 || at(init[0].(map[string]any), "terminationMessagePath") != "/dev/termination-log" {
+		t.Errorf("no defaults after the patch: %v", init)
+	}
+	rq := a.last()
+	for path, want := range map[string]any{
+		"kind.group": "apps", "kind.version": "v1", "requestKind.group": "extensions", "requestKind.version": "v1beta1", "requestResource.group": "extensions",
+		"resource.group": "apps", "object.apiVersion": "apps/v1", "dryRun": true,
+	} {
+		if got := at(rq, path); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+	if exact.count() != 0 {
+		t.Error("a hook that asked for one version only saw another")
+	}
+}
+
+func TestAWebhookOfScales(t *testing.T) {
+	c := judged(t)
+	a := answers(t, func(rq map[string]any) map[string]any {
+		if at(rq, "object.spec.replicas") == float64(9) {
+			return map[string]any{"allowed": false}
+		}
+		return patch(`[{"op":"replace","path":"/spec/replicas","value":3}]`)
+	})
+	c.must(201, "POST", deployments, deploymentJSON("apps/v1", "one", 1))
+	c.must(201, "POST", mutatingPath, a.config("MutatingWebhookConfiguration", "scales",
+		`{"operations":["UPDATE"],"apiGroups":["apps"],"apiVersions":["v1"],"resources":["deployments/scale"]}`, ""))
+	var out map[string]any
+	eventually(t, "the hook is asked", func() bool {
+		_, out, _ = c.do("PATCH", deployments+"/one/scale", "application/merge-patch+json", `{"spec":{"replicas":2}}`)
+		return a.count() > 0
+	})
+	if at(out, "spec.replicas") != float64(3) || out["kind"] != "Scale" {
+		t.Errorf("got %v", out)
+	}
+	if rq := a.last(); at(rq, "kind.kind") != "Scale" || at(rq, "subResource") != "scale" || at(rq, "oldObject.kind") != "Scale" {
+		t.Errorf("asked %v", rq)
+	}
+	code, out, _ := c.do("PATCH", deployments+"/one/scale", "application/merge-patch+json", `{"spec":{"replicas":9}}`)
+	if want := `admission webhook "scales.example.com" denied the request without explanation`; code != 400 || out["message"] != want {
+		t.Errorf("%d %v", code, out["message"])
+	}
+}
+
+// TestHooksAreAskedAgain: a hook that wants to know of later changes is asked a
+// second time when a later hook changed something.
+func TestHooksAreAskedAgain(t *testing.T) {
+	c := judged(t)
+	first := answers(t, func(rq map[string]any) map[string]any {
+		if _, there := at(rq, "object.data").(map[string]any)["second"]; there {
+			return patch(`[{"op":"add","path":"/data/saw","value":"second"}]`)
+		}
+		return allow(rq)
+	})
+	second := answers(t, func(map[string]any) map[string]any {
+		return patch(`[{"op":"add","path":"/data/second","value":"here"}]`)
+	})
+	c.must(201, "POST", mutatingPath, first.config("MutatingWebhookConfiguration", "a", anyConfigMap, `"reinvocationPolicy":"IfNeeded"`))
+	c.must(201, "POST", mutatingPath, second.config("MutatingWebhookConfiguration", "b", anyConfigMap, ""))
+	c.noticed(first)
+	c.noticed(second)
+	before, beforeSecond := first.count(), second.count()
+	out := c.must(201, "POST", configMaps, configJSON("x", "y"))
+	if at(out, "data.saw") != "second" {
+		t.Errorf("data %v", out["data"])
+	}
+	if n := first.count() - before; n != 2 {
+		t.Errorf("the first hook was asked %d times", n)
+	}
+	if n := second.count() - beforeSecond; n != 1 {
+		t.Errorf("the second hook was asked %d times", n)
+	}
+}
+
+func TestDryRunsSpareHooksWithEffects(t *testing.T) {
+	c := judged(t)
+	a := answers(t, allow)
+	config := strings.Replace(a.config("ValidatingWebhookConfiguration", "acts", anyConfigMap, ""), `"apiVersion":"admissionregistration.k8s.io/v1"`, `"apiVersion":"admissionregistration.k8s.io/v1beta1"`, 1)
+	config = strings.Replace(config, `"sideEffects":"None"`, `"sideEffects":"Some"`, 1)
+	c.must(201, "POST", "/apis/admissionregistration.k8s.io/v1beta1/validatingwebhookconfigurations", config)
+	eventually(t, "the hook is asked", func() bool {
+		c.do("POST", configMaps, "application/json", configJSON("probe", "x"))
+		c.do("DELETE", configMaps+"/probe", "", "")
+		return a.count() > 0
+	})
+	code, out, _ := c.do("POST", configMaps+"?dryRun=All", "application/json", configJSON("a", "x"))
+	if want := `admission webhook "acts.example.com" does not support dry run`; code != 400 || out["message"] != want {
+		t.Errorf("%d %v", code, out["message"])
+	}
+	out = c.must(200, "GET", validatingPath+"/acts", "")
+	hook := out["webhooks"].([]any)[0].(map[string]any)
+	if hook["failurePolicy"] != "Ignore" || hook["matchPolicy"] != "Exact" || hook["timeoutSeconds"] != float64(30) {
+		t.Errorf("v1beta1 had other defaults: %v", hook)
+	}
+}
+
+func TestMatchConditionsAndSelectors(t *testing.T) {
+	c := judged(t)
+	c.must(201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"other"}}`)
+	a := answers(t, allow)
+	c.must(201, "POST", validatingPath, a.config("ValidatingWebhookConfiguration", "some", anyConfigMap,
+		`"namespaceSelector":{"matchLabels":{"team":"a"}},"objectSelector":{"matchLabels":{"watch":"me"}},
+		"matchConditions":[{"name":"not-leases","expression":"request.name != 'skip'"},{"name":"has-data","expression":"request.operation == 'DELETE' || has(object.data)"}]`))
+	ask := func(namespace, name, label string) int {
+		before := a.count()
+		c.do("POST", "/api/v1/namespaces/"+namespace+"/configmaps?dryRun=All", "application/json",
+			fmt.Sprintf(`{"metadata":{"name":%q,"labels":{"watch":%q}},"data":{"k":"v"}}`, name, label))
+		return a.count() - before
+	}
+	eventually(t, "the hook is asked", func() bool { return ask("default", "x", "me") == 1 })
+	for _, quiet := range [][3]string{{"other", "x", "me"}, {"default", "x", "you"}, {"default", "skip", "me"}} {
+		if ask(quiet[0], quiet[1], quiet[2]) != 0 {
+			t.Errorf("asked about %v", quiet)
+		}
+	}
+	code, out, _ := c.do("POST", validatingPath, "application/json", a.config("ValidatingWebhookConfiguration", "bad", anyConfigMap, `"matchConditions":[{"name":"x","expression":"object.foo ="}]`))
+	if msg, _ := out["message"].(string); code != 422 || !strings.Contains(msg, `webhooks[0].matchConditions[0].expression: Invalid value: "object.foo =": compilation failed: ERROR: <input>:1:12: Syntax error`) {
+		t.Errorf("%d %v", code, out["message"])
+	}
+}
+
+// TestMendingADeadHook: a hook that fails closed and is gone keeps away neither
+// the pods that would bring it back nor the heartbeats of nodes.
+func TestMendingADeadHook(t *testing.T) {
+	c := judged(t)
+	c.must(201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"hooks"}}`)
+	c.must(201, "POST", "/api/v1/namespaces", `{"metadata":{"name":"kube-node-lease"}}`)
+	c.must(201, "POST", "/api/v1/namespaces/hooks/services", `{"metadata":{"name":"hook"},"spec":{"clusterIP":"None","selector":{"app":"hook"},"ports":[{"port":443}]}}`)
+	c.must(201, "POST", validatingPath, `{"metadata":{"name":"all"},"webhooks":[{"name":"all.example.com","sideEffects":"None","admissionReviewVersions":["v1"],
+		"clientConfig":{"service":{"namespace":"hooks","name":"hook","path":"/v"}},"rules":[{"operations":["*"],"apiGroups":["*"],"apiVersions":["*"],"resources":["*"]}]}]}`)
+	pod := func(app string) string {
+		return fmt.Sprintf(`{"metadata":{"name":%q,"labels":{"app":%q}},"spec":{"containers":[{"name":"c","image":"i"}]}}`, app, app)
+	}
+	pods := "/api/v1/namespaces/hooks/pods"
+	var out map[string]any
+	code := 0
+	eventually(t, "the hook is missed", func() bool {
+		code, out, _ = c.do("POST", pods+"?dryRun=All", "application/json", pod("other"))
+		return code == 500
+	})
+	want := `Internal error occurred: failed calling webhook "all.example.com": failed to call webhook: Post "https://hook.hooks.svc:443/v?timeout=10s": no endpoints available for service "hook"` +
+		`; ValidatingWebhookConfiguration "all" asks service hooks/hook about such requests and fails them (failurePolicy: Fail) while there is no answer: mend it, or run: kubectl delete validatingwebhookconfigurations all`
+	if out["message"] != want {
+		t.Errorf("got  %v\nwant %s", out["message"], want)
+	}
+	c.must(201, "POST", pods, pod("hook"))
+	lease := `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"n1","namespace":"kube-node-lease"},"spec":{"holderIdentity":"n1"}}`
+	leases := "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+	if code, _, _ := c.do("POST", leases, "application/json", lease); code != 500 {
+		t.Errorf("somebody's lease went through: %d", code)
+	}
+	c.as("system:node:n1", plug.Nodes).must(201, "POST", leases, lease)
+	c.must(200, "DELETE", validatingPath+"/all", "")
 }

@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -124,4 +125,26 @@ func TestAPolicyMutates(t *testing.T) {
 	if at(out, "metadata.labels.by") != "policy" || at(out, "spec.replicas") != float64(2) {
 		t.Errorf("v1beta2: %v", out)
 	}
+}
+
+// TestTheDocumentedPolicy: what docs/admission.md shows works.
+func TestTheDocumentedPolicy(t *testing.T) {
+	page, err := os.ReadFile("../docs/admission.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ := strings.Cut(rest, "```")
+	c := judged(t)
+	for i, doc := range strings.Split(example, "---\n") {
+		path := []string{policiesPath, bindingsPath}[i]
+		if code, out, _ := c.do("POST", path, "application/yaml", doc); code != 201 {
+			t.Fatalf("%d %v", code, out["message"])
+		}
+	}
+	eventually(t, "the policy denies", func() bool {
+		_, out, _ := c.do("POST", deployments+"?dryRun=All", "application/json", deploymentJSON("apps/v1", "many", 7))
+		msg, _ := out["message"].(string)
+		return strings.HasSuffix(msg, "denied request: at most 5, not 7")
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -152,8 +153,12 @@ func (q *asking) apply(ctx context.Context, i *invocation, v *verdict) (changed 
 	return changed, nil
 }
 
-// maxPatched bounds how large a patch may make an object.
-const maxPatched = 3 << 20
+const (
+	// maxPatched bounds how large a patch may make an object, maxSteps how many
+	// steps it may have.
+	maxPatched = 3 << 20
+	maxSteps   = 10_000
+)
 
 // applyPatch applies a patch of a hook, which may be any bytes.
 func applyPatch(patch jsonpatch.Patch, doc []byte) (out []byte, err error) {
@@ -162,10 +167,25 @@ func applyPatch(patch jsonpatch.Patch, doc []byte) (out []byte, err error) {
 			err = fmt.Errorf("the patch cannot be applied: %v", p)
 		}
 	}()
-	if out, err = patch.Apply(doc); err == nil && len(out) > maxPatched {
-		err = fmt.Errorf("the patch makes the object larger than %d bytes", maxPatched)
+	if len(patch) > maxSteps {
+		return nil, fmt.Errorf("the patch has more than %d operations", maxSteps)
 	}
-	return out, err
+	rounds := []jsonpatch.Patch{patch}
+	if slices.ContainsFunc(patch, func(op jsonpatch.Operation) bool { return op.Kind() == "copy" }) {
+		rounds = nil // copies of copies grow fast: look after each
+		for i := range patch {
+			rounds = append(rounds, patch[i:i+1])
+		}
+	}
+	for _, one := range rounds {
+		if doc, err = one.Apply(doc); err != nil {
+			return nil, err
+		}
+		if len(doc) > maxPatched {
+			return nil, fmt.Errorf("the patch makes the object larger than %d bytes", maxPatched)
+		}
+	}
+	return doc, nil
 }
 
 // mutated and patched put down for the audit log what a hook did.

@@ -51,7 +51,7 @@ func mutatingKind() resource.Kind {
 		ClusterScoped: true, Categories: []string{"api-extensions"},
 		Default:    func(c *mutating) { each(c.Webhooks, defaultMutating) },
 		Generation: func(c *mutating) any { return &c.Webhooks },
-		Validate:   validateMutating,
+		ValidateAs: validateMutating,
 		Warnings:   func(next, _ *mutating) []string { return staticName(next.Name) },
 		Columns: []resource.Column[mutating]{
 			resource.NameColumn[mutating](), hooks(func(c *mutating) int { return len(c.Webhooks) }), resource.AgeColumn[mutating](),
@@ -73,7 +73,7 @@ func validatingKind() resource.Kind {
 		ClusterScoped: true, Categories: []string{"api-extensions"},
 		Default:    func(c *validating) { each(c.Webhooks, defaultValidating) },
 		Generation: func(c *validating) any { return &c.Webhooks },
-		Validate:   validateValidating,
+		ValidateAs: validateValidating,
 		Warnings:   func(next, _ *validating) []string { return staticName(next.Name) },
 		Columns: []resource.Column[validating]{
 			resource.NameColumn[validating](), hooks(func(c *validating) int { return len(c.Webhooks) }), resource.AgeColumn[validating](),

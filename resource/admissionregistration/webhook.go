@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/sampan-dev/sampan/resource"
 	"github.com/sampan-dev/sampan/semantics/expression"
 )
 
@@ -37,19 +38,26 @@ func asHooks(list []admissionv1.ValidatingWebhook) []hook {
 	return out
 }
 
-func validateMutating(next, prev *mutating) field.ErrorList {
+func validateMutating(r *resource.Request, next, prev *mutating) field.ErrorList {
 	if prev == nil {
-		return validateHooks(next.Webhooks, leniency{})
+		return validateHooks(next.Webhooks, newcomer(r))
 	}
 	return validateHooks(next.Webhooks, lenient(next.Webhooks, prev.Webhooks))
 }
 
-func validateValidating(next, prev *validating) field.ErrorList {
+func validateValidating(r *resource.Request, next, prev *validating) field.ErrorList {
 	hooks := asHooks(next.Webhooks)
 	if prev == nil {
-		return validateHooks(hooks, leniency{})
+		return validateHooks(hooks, newcomer(r))
 	}
 	return validateHooks(hooks, lenient(hooks, asHooks(prev.Webhooks)))
+}
+
+// newcomer is what a new configuration is let off: the first version of the API
+// neither asked about side effects nor minded two hooks of one name.
+func newcomer(r *resource.Request) leniency {
+	old := r != nil && r.Version.Version == "v1beta1"
+	return leniency{anySideEffects: old, sameNames: old}
 }
 
 func lenient(next, prev []hook) leniency {
