@@ -183,14 +183,14 @@ func (k *Kubelet) startContainer(ctx context.Context, w *worker, pod *corev1.Pod
 	}
 	id, err := k.deps.Runtime.CreateContainer(ctx, s.SandboxID, config, box)
 	if err != nil {
-		return fail("CreateContainerError", err)
+		return fail("CreateContainerError", cri.Plain(err))
 	}
 	if s.Kind != Ephemeral {
 		k.actual(w, c.Name, c.Resources, pod.Spec.Resources)
 	}
 	event(corev1.EventTypeNormal, "Created", "Container created")
 	if err := k.deps.Runtime.StartContainer(ctx, id); err != nil {
-		return fail("RunContainerError", err)
+		return fail("RunContainerError", cri.Plain(err))
 	}
 	event(corev1.EventTypeNormal, "Started", "Container started")
 	k.metrics.started(s.Kind, "")

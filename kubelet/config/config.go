@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,20 +164,26 @@ func span(f func(*Options) *metav1.Duration) flag {
 
 func pairs(f func(*Options) *map[string]string) flag {
 	return flag{set: func(o *Options, v string) error {
-		m := f(o)
-		*m = map[string]string{}
-		for p := range strings.SplitSeq(v, ",") {
-			k, val, ok := strings.Cut(p, "=")
-			if !ok {
-				k, val, ok = strings.Cut(p, "<")
-			}
-			if !ok {
-				return fmt.Errorf("malformed pair, expect string=string: %q", p)
-			}
-			(*m)[strings.TrimSpace(k)] = strings.TrimSpace(val)
-		}
-		return nil
+		m, err := Pairs(v)
+		*f(o) = m
+		return err
 	}}
+}
+
+// Pairs reads "name=value,…" or, as thresholds are written, "name<value,…".
+func Pairs(v string) (map[string]string, error) {
+	m := map[string]string{}
+	for p := range strings.SplitSeq(v, ",") {
+		k, val, ok := strings.Cut(p, "=")
+		if !ok {
+			k, val, ok = strings.Cut(p, "<")
+		}
+		if !ok {
+			return m, fmt.Errorf("malformed pair, expect string=string: %q", p)
+		}
+		m[strings.TrimSpace(k)] = strings.TrimSpace(val)
+	}
+	return m, nil
 }
 
 func list(f func(*Options) *[]string) flag {
@@ -185,6 +192,41 @@ func list(f func(*Options) *[]string) flag {
 
 // flags are those that have an effect.
 func flags() map[string]flag {
+	out := general()
+	maps.Copy(out, limits())
+	return out
+}
+
+// limits are the flags of what a node keeps free and how much is kept.
+func limits() map[string]flag {
+	return map[string]flag{
+		"eviction-soft":                       pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoft }),
+		"eviction-soft-grace-period":          pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoftGracePeriod }),
+		"eviction-minimum-reclaim":            pairs(func(o *Options) *map[string]string { return &o.Component.EvictionMinimumReclaim }),
+		"eviction-max-pod-grace-period":       number(func(o *Options) *int32 { return &o.Component.EvictionMaxPodGracePeriod }),
+		"eviction-pressure-transition-period": span(func(o *Options) *metav1.Duration { return &o.Component.EvictionPressureTransitionPeriod }),
+		"minimum-image-ttl-duration":          span(func(o *Options) *metav1.Duration { return &o.Component.ImageMinimumGCAge }),
+		"allowed-unsafe-sysctls":              list(func(o *Options) *[]string { return &o.Component.AllowedUnsafeSysctls }),
+		"read-only-port":                      number(func(o *Options) *int32 { return &o.Component.ReadOnlyPort }),
+		"rotate-server-certificates": {bool: true, set: func(o *Options, v string) (err error) {
+			o.Component.ServerTLSBootstrap, err = strconv.ParseBool(v)
+			return err
+		}},
+		"enable-server": truth(func(o *Options) **bool { return &o.Component.EnableServer }),
+		"pod-max-pids": {set: func(o *Options, v string) error {
+			n, err := strconv.ParseInt(v, 10, 64)
+			o.Component.PodPidsLimit = &n
+			return err
+		}},
+		"container-log-max-files": {set: func(o *Options, v string) error {
+			n, err := strconv.ParseInt(v, 10, 32)
+			o.Component.ContainerLogMaxFiles = ptr(int32(n))
+			return err
+		}},
+	}
+}
+
+func general() map[string]flag {
 	return map[string]flag{
 		"config":                       text(func(o *Options) *string { return &o.ConfigFile }),
 		"config-dir":                   text(func(o *Options) *string { return &o.ConfigDir }),
@@ -239,31 +281,8 @@ func flags() map[string]flag {
 			o.Component.HealthzPort = ptr(int32(n))
 			return err
 		}},
-		"healthz-bind-address":                text(func(o *Options) *string { return &o.Component.HealthzBindAddress }),
-		"container-log-max-size":              text(func(o *Options) *string { return &o.Component.ContainerLogMaxSize }),
-		"eviction-soft":                       pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoft }),
-		"eviction-soft-grace-period":          pairs(func(o *Options) *map[string]string { return &o.Component.EvictionSoftGracePeriod }),
-		"eviction-minimum-reclaim":            pairs(func(o *Options) *map[string]string { return &o.Component.EvictionMinimumReclaim }),
-		"eviction-max-pod-grace-period":       number(func(o *Options) *int32 { return &o.Component.EvictionMaxPodGracePeriod }),
-		"eviction-pressure-transition-period": span(func(o *Options) *metav1.Duration { return &o.Component.EvictionPressureTransitionPeriod }),
-		"minimum-image-ttl-duration":          span(func(o *Options) *metav1.Duration { return &o.Component.ImageMinimumGCAge }),
-		"allowed-unsafe-sysctls":              list(func(o *Options) *[]string { return &o.Component.AllowedUnsafeSysctls }),
-		"read-only-port":                      number(func(o *Options) *int32 { return &o.Component.ReadOnlyPort }),
-		"rotate-server-certificates": {bool: true, set: func(o *Options, v string) (err error) {
-			o.Component.ServerTLSBootstrap, err = strconv.ParseBool(v)
-			return err
-		}},
-		"enable-server": truth(func(o *Options) **bool { return &o.Component.EnableServer }),
-		"pod-max-pids": {set: func(o *Options, v string) error {
-			n, err := strconv.ParseInt(v, 10, 64)
-			o.Component.PodPidsLimit = &n
-			return err
-		}},
-		"container-log-max-files": {set: func(o *Options, v string) error {
-			n, err := strconv.ParseInt(v, 10, 32)
-			o.Component.ContainerLogMaxFiles = ptr(int32(n))
-			return err
-		}},
+		"healthz-bind-address":   text(func(o *Options) *string { return &o.Component.HealthzBindAddress }),
+		"container-log-max-size": text(func(o *Options) *string { return &o.Component.ContainerLogMaxSize }),
 		"image-gc-high-threshold": {set: func(o *Options, v string) error {
 			n, err := strconv.ParseInt(v, 10, 32)
 			o.Component.ImageGCHighThresholdPercent = ptr(int32(n))

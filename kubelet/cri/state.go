@@ -266,6 +266,15 @@ func Prints(ctx context.Context, r Runtime) (map[types.UID]uint64, error) {
 	return out, nil
 }
 
+// Plain returns what the runtime says of an error, without gRPC's words around it.
+func Plain(err error) error {
+	var s interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &s) && s.GRPCStatus().Message() != "" {
+		return errors.New(s.GRPCStatus().Message())
+	}
+	return err
+}
+
 // Unknown says whether the runtime answered that it has no such call.
 func Unknown(err error) bool {
 	var s interface{ GRPCStatus() *status.Status }

@@ -176,7 +176,8 @@ func (in *Input) container(c *corev1.Container, init bool) corev1.ContainerStatu
 		}
 	case cs.Exited():
 		t := in.terminated(cs)
-		if waiting {
+		// Only what will run again waits for that.
+		if waiting && !in.Over && semantics.Restarts(in.Pod, c, cs.ExitCode) {
 			st.State.Waiting, st.LastTerminationState.Terminated = &wait, t
 		} else {
 			st.State.Terminated = t
