@@ -32,3 +32,8 @@ func Webhook(path string) (url string, c *http.Client, err error) {
 	}
 	return url + rc.APIPath, c, nil
 }
+
+// Over returns a client that sends its requests by rt: to a server in this process.
+func Over(rt http.RoundTripper, agent string) *HTTP {
+	return newHTTP(&http.Client{Transport: rt}, Config{Servers: []string{"https://in-process"}, UserAgent: agent})
+}

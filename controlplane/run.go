@@ -80,7 +80,7 @@ func (c *ControlPlane) Client(user string, groups ...string) client.Interface {
 		u.Groups = append(u.Groups, request.ServiceAccounts, request.ServiceAccounts+":"+namespace)
 	}
 	agent := user[strings.LastIndexByte(user, ':')+1:]
-	return c.server.Local(u).As(agent)
+	return c.everywhere(c.server.Local(u).As(agent), u, agent)
 }
 
 // Ready waits until the API server serves and all that must be in a cluster is.

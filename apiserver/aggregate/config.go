@@ -30,7 +30,7 @@ type Config struct {
 	// Recheck is how often a server that answers is asked again; 30 s when 0, as upstream.
 	Recheck time.Duration
 	// Quarantine is how long a server may be silent until the plain discovery
-	// leaves it out; 2 minutes when 0.
+	// leaves it out; a minute when 0.
 	Quarantine time.Duration
 	// Trust is published for other servers; nil publishes nothing.
 	Trust *Trust
@@ -55,7 +55,7 @@ type Served struct {
 
 const (
 	defaultRecheck    = 30 * time.Second
-	defaultQuarantine = 2 * time.Minute
+	defaultQuarantine = time.Minute
 	dialTimeout       = 10 * time.Second
 )
 

@@ -76,6 +76,9 @@ func groupVersion(path string) (schema.GroupVersion, bool) {
 	return schema.GroupVersion{}, false
 }
 
+// Has says whether another server has a group and version.
+func (a *Aggregator) Has(gv schema.GroupVersion) bool { return a.table.Load().remotes[gv] != nil }
+
 // Serve passes a request on if another server has its group and version, and
 // says whether it did.
 func (a *Aggregator) Serve(w http.ResponseWriter, r *http.Request) bool {
