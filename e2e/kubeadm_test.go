@@ -26,7 +26,7 @@ const kubeletUnit = `while :; do
 	if [ -f /var/lib/kubelet/config.yaml ]; then
 		. /var/lib/kubelet/kubeadm-flags.env
 		/usr/local/bin/kubelet --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
-			--config=/var/lib/kubelet/config.yaml $KUBELET_KUBEADM_ARGS
+			--config=/var/lib/kubelet/config.yaml --eviction-hard="memory.available<1Mi" $KUBELET_KUBEADM_ARGS
 	fi
 	sleep 0.3
 done
