@@ -58,7 +58,7 @@ func controllers() []string {
 // Ensure makes the group and sets its limits.
 func Ensure(group string, r Resources) error {
 	if V2() {
-		return ensureV2(group, r)
+		return ensureV2(mount, group, r)
 	}
 	for _, c := range controllers() {
 		base := filepath.Join(mount, c)
@@ -79,14 +79,17 @@ func Ensure(group string, r Resources) error {
 // SetCPU changes a group's share and limit of the processors.
 func SetCPU(group string, r Resources) error {
 	if V2() {
-		dir := filepath.Join(mount, group)
-		return errors.Join(write(dir, "cpu.weight", strconv.FormatInt(weight(r.CPURequest), 10)), write(dir, "cpu.max", quotaV2(r.CPULimit)))
+		return cpuV2(filepath.Join(mount, group), r)
 	}
 	cpu := filepath.Join(mount, "cpu", group)
 	return errors.Join(
 		write(cpu, "cpu.shares", strconv.FormatInt(shares(r.CPURequest), 10)),
 		write(cpu, "cpu.cfs_quota_us", quotaV1(r.CPULimit)),
 	)
+}
+
+func cpuV2(dir string, r Resources) error {
+	return errors.Join(write(dir, "cpu.weight", strconv.FormatInt(weight(r.CPURequest), 10)), write(dir, "cpu.max", quotaV2(r.CPULimit)))
 }
 
 // SetMemory changes a group's limit of memory.
@@ -198,8 +201,8 @@ func makeV1(base, controller, group string) error {
 	return nil
 }
 
-func ensureV2(group string, r Resources) error {
-	full := filepath.Join(mount, group)
+func ensureV2(base, group string, r Resources) error {
+	full := filepath.Join(base, group)
 	if err := os.MkdirAll(full, 0o755); err != nil {
 		return fmt.Errorf("cgroup: %w", err)
 	}
@@ -210,7 +213,7 @@ func ensureV2(group string, r Resources) error {
 	}
 	for _, dir := range append([]string{"/"}, above...) {
 		for _, c := range []string{"+cpu", "+cpuset", "+memory", "+pids"} {
-			_ = write(filepath.Join(mount, dir), "cgroup.subtree_control", c) // one that is not there is done without
+			_ = write(filepath.Join(base, dir), "cgroup.subtree_control", c) // one that is not there is done without
 		}
 	}
 	return limitsV2(full, r)
