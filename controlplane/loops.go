@@ -36,6 +36,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/serviceaccount"
 	"github.com/sampan-dev/sampan/controller/servicecidr"
 	"github.com/sampan-dev/sampan/controller/statefulset"
+	"github.com/sampan-dev/sampan/controller/storagemigration"
 	"github.com/sampan-dev/sampan/controller/tainteviction"
 	"github.com/sampan-dev/sampan/controller/ttlafterfinished"
 	"github.com/sampan-dev/sampan/controller/volumebinder"
@@ -147,6 +148,14 @@ var loops = []loop{
 	plain("volumeattributesclass-protection-controller", protection.NewAttributes),
 	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
 	plain("resourceclaim-controller", resourceclaim.New),
+	plain("storage-version-migrator-controller", storagemigration.New),
+	plain("podcertificaterequest-cleaner-controller", certificates.NewPodCleaner),
+	{name: "kube-apiserver-serving-clustertrustbundle-publisher-controller", make: func(d controller.Deps, _ controller.Config, s Secrets) (controller.Controller, error) {
+		if s.RootCA == nil {
+			return nil, nil
+		}
+		return rootca.NewBundle(d, s.RootCA), nil
+	}},
 	plain("bootstrap-signer-controller", bootstraptoken.NewSigner),
 	plain("token-cleaner-controller", bootstraptoken.NewCleaner),
 }

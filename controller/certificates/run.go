@@ -200,3 +200,40 @@ func NewCleaner(d controller.Deps) controller.Controller {
 	})
 	return l
 }
+
+// unanswered is how long a pod's request is kept, answered or not: its pod has
+// read the answer by then.
+const unanswered = 15 * time.Minute
+
+// NewPodCleaner returns the loop that deletes pods' old requests.
+func NewPodCleaner(d controller.Deps) controller.Controller {
+	type request = certificatesv1.PodCertificateRequest
+	const name = "podcertificaterequestcleaner"
+	l := &podCleaner{}
+	l.Loop = controller.NewLoop(d, name, 1, l.reconcile).As(d, name)
+	l.requests = controller.Input(l.Loop, func(old, new *request) []controller.Key {
+		if old != nil || new == nil {
+			return nil
+		}
+		return controller.Self(old, new)
+	})
+	return l
+}
+
+type podCleaner struct {
+	*controller.Loop
+	requests *client.Mirror[certificatesv1.PodCertificateRequest]
+}
+
+func (l *podCleaner) reconcile(ctx context.Context, k controller.Key) error {
+	r, ok := l.requests.Get(k.Namespace, k.Name)
+	if !ok {
+		return nil
+	}
+	if left := clock.Until(r.CreationTimestamp.Add(unanswered)); left > 0 {
+		l.After(k, left)
+		return nil
+	}
+	err := client.Of[certificatesv1.PodCertificateRequest](l.Client, k.Namespace).Delete(ctx, k.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(r.UID))})
+	return controller.Ignore(err, apierrors.IsNotFound)
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -66,5 +68,22 @@ func TestPublishedAndRestored(t *testing.T) {
 		good("deleted")
 		stop()
 		_ = g.Wait()
+	})
+}
+
+func TestTrustBundle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fake.New(&bundle{ObjectMeta: metav1.ObjectMeta{Name: bundleName(servingSigner, "old")}, Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: servingSigner, TrustBundle: "old"}})
+		d := controller.WithClient(s)
+		g := run.New(t.Context())
+		g.Go("mirrors", d.Mirrors.Run)
+		g.Go("loop", NewBundle(d, []byte("new")).Run)
+		defer func() { g.Stop(); g.Wait() }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		list, err := client.Of[bundle](s, "").List(t.Context(), nil)
+		if err != nil || len(list) != 1 || list[0].Spec.TrustBundle != "new" || list[0].Name != "kubernetes.io:kube-apiserver-serving:11507a0e2f5e69d5dfa40a62" {
+			t.Errorf("%v %v", list, err)
+		}
 	})
 }
