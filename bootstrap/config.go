@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	kubeletconfig "github.com/sampan-dev/sampan/kubelet/config"
+
 	"github.com/sampan-dev/sampan/controlplane"
 )
 
@@ -43,6 +45,10 @@ type Config struct {
 	EtcdCertFile   string
 	EtcdKeyFile    string
 	NoNode         bool // a control plane only
+	// EvictionHard are the kubelet's thresholds, "memory.available<100Mi,…"; empty for its defaults.
+	EvictionHard map[string]string
+	// ImageGCHigh is the percentage of disk use above which unused images go; 0 for the kubelet's default.
+	ImageGCHigh int32
 
 	Guard controlplane.Guard // what keeps the API server from harm
 }
@@ -78,6 +84,11 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Registry, "registry", c.Registry, "loopback address of the node's own registry of imported images; empty for none")
 	fs.IntVar(&c.CapacityCPU, "capacity-cpu", 0, "processors to report; 0 for all")
 	fs.Int64Var(&c.CapacityMemory, "capacity-memory", 0, "bytes of memory to report; 0 for all")
+	fs.Func("eviction-hard", "the kubelet's eviction thresholds, e.g. memory.available<100Mi,nodefs.available<10%", func(v string) (err error) {
+		c.EvictionHard, err = kubeletconfig.Pairs(v)
+		return err
+	})
+	fs.Int32Var(&c.ImageGCHigh, "image-gc-high-threshold", 0, "the percentage of disk use above which unused images are removed; 100 for never")
 	fs.StringVar(&c.Endpoint, "container-runtime-endpoint", "", "a CRI endpoint to use instead of the containerd built in")
 	GuardFlags(fs, &c.Guard)
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "an external etcd instead of the one built in")

@@ -179,6 +179,12 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 		}
 	}
 	component := kubeletconfig.Default()
+	if s.EvictionHard != nil {
+		component.EvictionHard = s.EvictionHard
+	}
+	if s.ImageGCHigh > 0 {
+		component.ImageGCHighThresholdPercent = s.ImageGCHigh
+	}
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
 	mirrors := client.NewMirrors(c)

@@ -16,7 +16,7 @@ import (
 )
 
 // programs are what the binary is under another name.
-var programs = []string{"kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "etcd", "coredns", "containerd"}
+var programs = []string{"kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "etcd", "coredns", "containerd", "kubeadm"}
 
 func installCommand() *cobra.Command {
 	var bin, cni string

@@ -143,7 +143,9 @@ func describe(name string, o upOptions) ([]*machine.Machine, error) {
 // serverArgs are the flags of the server on the i-th node.
 func serverArgs(spec machine.Spec, i int, token string) []string {
 	addr := spec.Address.Addr().String()
-	args := []string{"--node-name=" + spec.Name, "--node-ip=" + addr, "--token=" + token, "--import-images=" + imagesMount}
+	// The disk is this computer's, and its fullness nothing that evicting pods would mend.
+	args := []string{"--node-name=" + spec.Name, "--node-ip=" + addr, "--token=" + token, "--import-images=" + imagesMount,
+		"--eviction-hard=memory.available<100Mi", "--image-gc-high-threshold=100"}
 	if spec.Capacity.CPUs > 0 {
 		args = append(args, "--capacity-cpu="+strconv.Itoa(spec.Capacity.CPUs))
 	}

@@ -75,14 +75,53 @@ func (c *Config) Enabled(name string, off bool) bool {
 	return slices.Contains(c.Controllers, name) || !off && slices.Contains(c.Controllers, "*")
 }
 
-// CheckNames tells of names that no controller has.
+// CheckNames brings the names that --controllers had before v1.28 up to date,
+// and tells of names that no controller has.
 func (c *Config) CheckNames(known []string) error {
-	for _, n := range c.Controllers {
-		if n = strings.TrimPrefix(n, "-"); n != "*" && !slices.Contains(known, n) {
-			return fmt.Errorf("controller: %q is not in the list of known controllers", n)
+	for i, n := range c.Controllers {
+		name, off := strings.CutPrefix(n, "-")
+		if now, ok := oldNames[name]; ok {
+			name = now
+			c.Controllers[i] = name
+			if off {
+				c.Controllers[i] = "-" + name
+			}
+		}
+		if name != "*" && !slices.Contains(known, name) && !slices.Contains(elsewhere, name) {
+			return fmt.Errorf("controller: %q is not in the list of known controllers", name)
 		}
 	}
 	return nil
+}
+
+// elsewhere are controllers of upstream that have nothing to do here: clouds'
+// are their own programs, and what others did is done by the API server.
+var elsewhere = []string{
+	"service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller", "persistentvolume-expander-controller",
+	"persistentvolume-attach-detach-controller", "storageversion-garbage-collector-controller", "storage-version-migrator-controller",
+	"selinux-warning-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller", "device-taint-eviction-controller",
+	"validatingadmissionpolicy-status-controller",
+}
+
+// oldNames are the names of before (upstream's cmd/kube-controller-manager/names).
+var oldNames = map[string]string{
+	"serviceaccount-token": "serviceaccount-token-controller", "endpoint": "endpoints-controller", "endpointslice": "endpointslice-controller",
+	"endpointslicemirroring": "endpointslice-mirroring-controller", "replicationcontroller": "replicationcontroller-controller",
+	"podgc": "pod-garbage-collector-controller", "resourcequota": "resourcequota-controller", "namespace": "namespace-controller",
+	"serviceaccount": "serviceaccount-controller", "garbagecollector": "garbage-collector-controller", "daemonset": "daemonset-controller",
+	"job": "job-controller", "deployment": "deployment-controller", "replicaset": "replicaset-controller",
+	"horizontalpodautoscaling": "horizontal-pod-autoscaler-controller", "disruption": "disruption-controller", "statefulset": "statefulset-controller",
+	"cronjob": "cronjob-controller", "csrsigning": "certificatesigningrequest-signing-controller", "csrapproving": "certificatesigningrequest-approving-controller",
+	"csrcleaner": "certificatesigningrequest-cleaner-controller", "ttl": "ttl-controller", "bootstrapsigner": "bootstrap-signer-controller",
+	"tokencleaner": "token-cleaner-controller", "nodeipam": "node-ipam-controller", "nodelifecycle": "node-lifecycle-controller",
+	"service": "service-lb-controller", "route": "node-route-controller", "cloud-node-lifecycle": "cloud-node-lifecycle-controller",
+	"persistentvolume-binder": "persistentvolume-binder-controller", "attachdetach": "persistentvolume-attach-detach-controller",
+	"persistentvolume-expander": "persistentvolume-expander-controller", "clusterrole-aggregation": "clusterrole-aggregation-controller",
+	"pvc-protection": "persistentvolumeclaim-protection-controller", "pv-protection": "persistentvolume-protection-controller",
+	"ttl-after-finished": "ttl-after-finished-controller", "root-ca-cert-publisher": "root-ca-certificate-publisher-controller",
+	"ephemeral-volume": "ephemeral-volume-controller", "storage-version-gc": "storageversion-garbage-collector-controller",
+	"resource-claim-controller": "resourceclaim-controller", "legacy-service-account-token-cleaner": "legacy-serviceaccount-token-cleaner-controller",
+	"validatingadmissionpolicy-status-controller": "validatingadmissionpolicy-status-controller",
 }
 
 // FlagSet is the part of pflag.FlagSet that declaring flags needs.
