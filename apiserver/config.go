@@ -63,6 +63,11 @@ type Config struct {
 	Fairness bool
 	// Timeout bounds a request; 60 s when 0.
 	Timeout time.Duration
+	// HeaderTimeout bounds the reading of a request's head, 32 s when 0; Stall is
+	// how long a watch's client may read nothing, a minute when 0.
+	HeaderTimeout, Stall time.Duration
+	// Flags are those in effect, shown at /flagz.
+	Flags map[string]string
 	// Anonymous lets requests without credentials in, as system:anonymous.
 	Anonymous bool
 	// Profiling serves /debug/pprof.
@@ -131,6 +136,12 @@ func (c *Config) Check() error {
 		if _, err := regexp.Compile(p); err != nil {
 			return fmt.Errorf("--cors-allowed-origins: %w", err)
 		}
+	}
+	if c.HeaderTimeout == 0 {
+		c.HeaderTimeout = headerTimeout
+	}
+	if c.Stall == 0 {
+		c.Stall = time.Minute
 	}
 	if c.Streams == 0 {
 		c.Streams = 1000

@@ -41,6 +41,13 @@ func (s *Server) prepared(next http.Handler) http.Handler {
 			defer cancel()
 		}
 		a := &answer{ResponseWriter: w, warnings: warnings}
+		switch {
+		case !long:
+			defer s.hurry(ctx, w)()
+		case info.Verb == "watch":
+			a.stall = newStall(w, s.c.Stall)
+			defer a.stall.end()
+		}
 		id := r.Header.Get("Audit-Id")
 		if id == "" {
 			id = uuid.NewString()
@@ -251,6 +258,7 @@ type answer struct {
 	warnings *request.Warnings
 	code     int
 	written  int64
+	stall    *stall // of a watch
 }
 
 func (a *answer) WriteHeader(code int) {
@@ -267,7 +275,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	if a.code == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
+	a.stall.begin()
 	n, err := a.ResponseWriter.Write(b)
+	a.stall.end()
 	a.written += int64(n)
 	return n, err
 }
@@ -275,12 +285,15 @@ func (a *answer) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach flushing, hijacking and deadlines.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Flush implements http.Flusher for those who ask the old way.
-func (a *answer) Flush() {
-	if f, ok := a.ResponseWriter.(http.Flusher); ok {
-		f.Flush()
-	}
+// FlushError implements what http.ResponseController looks for.
+func (a *answer) FlushError() error {
+	a.stall.begin()
+	defer a.stall.end()
+	return http.NewResponseController(a.ResponseWriter).Flush()
 }
+
+// Flush implements http.Flusher for those who ask the old way.
+func (a *answer) Flush() { _ = a.FlushError() }
 
 // Hijack implements http.Hijacker for the streams, which take the connection over.
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {

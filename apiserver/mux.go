@@ -48,6 +48,10 @@ func (s *Server) mux() http.Handler {
 			s.d.OpenAPI.ServeHTTP(w, r)
 		case path == "/metrics":
 			metrics.ServeHTTP(w, r)
+		case path == "/statusz":
+			s.statusz(w, r)
+		case path == "/flagz":
+			s.flagz(w, r)
 		case s.debug[path] != nil:
 			s.debug[path].ServeHTTP(w, r)
 		case first == "debug" && s.c.Profiling:
@@ -75,8 +79,13 @@ func profile(w http.ResponseWriter, r *http.Request, path string) {
 
 // index lists the paths there are.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, map[string][]string{"paths": s.paths()})
+}
+
+// paths are those that the server answers, in order.
+func (s *Server) paths() []string {
 	paths := slices.Concat(s.disc.Groups(), s.healthz.Paths(), s.livez.Paths(), s.readyz.Paths(),
-		[]string{"/apis", "/metrics", "/version"})
+		[]string{"/apis", "/flagz", "/metrics", "/statusz", "/version"})
 	if s.d.OpenAPI != nil {
 		paths = append(paths, "/openapi/v2", "/openapi/v3")
 	}
@@ -84,7 +93,7 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)
-	writeJSON(w, map[string][]string{"paths": slices.Compact(paths)})
+	return slices.Compact(paths)
 }
 
 func (s *Server) version(w http.ResponseWriter) { writeJSON(w, api.Version()) }

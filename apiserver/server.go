@@ -41,6 +41,7 @@ type Server struct {
 	hooks                  []*hook
 	fair                   *fairness.Controller // nil: reads and writes have their slots
 	debug                  map[string]http.Handler
+	began                  time.Time
 	ending                 atomic.Bool
 	handler, inner, within http.Handler // for all, behind the filters, for this process
 	addr                   atomic.Pointer[net.Addr]
@@ -83,6 +84,7 @@ func New(c Config, d Deps) (*Server, error) {
 	if err := s.makeFair(); err != nil {
 		return nil, err
 	}
+	s.began = clock.Now()
 	s.makeHealth()
 	s.inner = s.authorized(s.mux())
 	s.within = s.audited(s.inner)
@@ -199,7 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	srv := &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: s, ReadHeaderTimeout: s.c.HeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		Protocols: &protocols, ErrorLog: log.New(&noise{s.log}, "", 0),
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: s.c.Streams, MaxReadFrameSize: 1 << 20},
 		BaseContext: func(net.Listener) context.Context { return base },

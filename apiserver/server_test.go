@@ -13,6 +13,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
+	req "github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/resource/all"
@@ -23,10 +24,18 @@ import (
 
 func newServer(t testing.TB, c apiserver.Config) *apiserver.Server {
 	t.Helper()
+	return newServerWith(t, c)
+}
+
+func recorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
+
+// newServerWith returns a server that knows users by authn.
+func newServerWith(t testing.TB, c apiserver.Config, authn ...req.Authenticator) *apiserver.Server {
+	t.Helper()
 	registry := rest.NewRegistry(all.Kinds())
 	e := rest.New(rest.Deps{Store: cached(t, registry), Registry: registry, Fields: apply.New(openapi.NewMerger())})
 	c.Advertise = net.IPv4(127, 0, 0, 1)
-	s, err := apiserver.New(c, apiserver.Deps{Engine: e, OpenAPI: openapi.New(registry.Kinds)})
+	s, err := apiserver.New(c, apiserver.Deps{Engine: e, Authn: authn, OpenAPI: openapi.New(registry.Kinds)})
 	if err != nil {
 		t.Fatal(err)
 	}
