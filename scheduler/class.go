@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/sampan-dev/sampan/semantics/taint"
 )
 
 // class is what is known of all pods that placing treats alike.
@@ -117,7 +119,7 @@ func (k *class) judge(c *cluster, n *node) {
 		s.prefer = k.preferred.Score(n.obj)
 	}
 	for i := range n.obj.Spec.Taints {
-		if t := &n.obj.Spec.Taints[i]; t.Effect == corev1.TaintEffectPreferNoSchedule && !tolerates(k.sample.pod.Spec.Tolerations, t) {
+		if t := &n.obj.Spec.Taints[i]; t.Effect == corev1.TaintEffectPreferNoSchedule && !taint.Tolerated(k.sample.pod.Spec.Tolerations, t) {
 			s.taints++
 		}
 	}

@@ -7,7 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
-	"k8s.io/klog/v2"
+
+	"github.com/sampan-dev/sampan/semantics/taint"
 )
 
 // Why a node does not do, in upstream's words.
@@ -46,15 +47,6 @@ const (
 	causeVolume                   // claims and volumes
 )
 
-func tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
-	for i := range tolerations {
-		if tolerations[i].ToleratesTaint(klog.Background(), taint, true) {
-			return true
-		}
-	}
-	return false
-}
-
 // static judges what depends on node and pod alone. "" is no objection.
 func (k *class) static(n *node) string {
 	p, obj := k.sample.pod, n.obj
@@ -64,12 +56,12 @@ func (k *class) static(n *node) string {
 	if k.only != "" && obj.Name != k.only {
 		return whyAffinity
 	}
-	if obj.Spec.Unschedulable && !tolerates(p.Spec.Tolerations, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
+	if obj.Spec.Unschedulable && !taint.Tolerated(p.Spec.Tolerations, &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
 		return whyUnschedulable
 	}
 	for i := range obj.Spec.Taints {
 		t := &obj.Spec.Taints[i]
-		if t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(p.Spec.Tolerations, t) {
+		if t.Effect != corev1.TaintEffectPreferNoSchedule && !taint.Tolerated(p.Spec.Tolerations, t) {
 			return whyTaint
 		}
 	}

@@ -5,6 +5,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sampan-dev/sampan/semantics/taint"
 )
 
 // counter counts pods by the value of a node label. Values are numbered, so
@@ -139,7 +141,7 @@ func (t *topology) spreads(k *class) {
 			}
 			if tc.NodeTaintsPolicy != nil && *tc.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor {
 				for j := range n.obj.Spec.Taints {
-					if t := &n.obj.Spec.Taints[j]; t.Effect != corev1.TaintEffectPreferNoSchedule && !tolerates(p.Spec.Tolerations, t) {
+					if t := &n.obj.Spec.Taints[j]; t.Effect != corev1.TaintEffectPreferNoSchedule && !taint.Tolerated(p.Spec.Tolerations, t) {
 						return false
 					}
 				}

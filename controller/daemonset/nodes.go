@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+
+	"github.com/sampan-dev/sampan/semantics/taint"
 )
 
 // nameField is the one field by which nodes can be selected.
@@ -37,15 +39,6 @@ func tolerations(spec *corev1.PodSpec) []corev1.Toleration {
 	return out
 }
 
-func tolerated(taint *corev1.Taint, list []corev1.Toleration) bool {
-	return slices.ContainsFunc(list, func(t corev1.Toleration) bool {
-		if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
-			return false
-		}
-		return t.Operator == corev1.TolerationOpExists || t.Key != "" && (t.Operator == "" || t.Operator == corev1.TolerationOpEqual) && t.Value == taint.Value
-	})
-}
-
 // fits says whether the set's pod should run on the node, and whether one that
 // is there may stay.
 func fits(ds *appsv1.DaemonSet, n *corev1.Node) (run, stay bool) {
@@ -57,7 +50,7 @@ func fits(ds *appsv1.DaemonSet, n *corev1.Node) (run, stay bool) {
 	run, stay = true, true
 	for i := range n.Spec.Taints {
 		t := &n.Spec.Taints[i]
-		if t.Effect == corev1.TaintEffectPreferNoSchedule || tolerated(t, list) {
+		if t.Effect == corev1.TaintEffectPreferNoSchedule || taint.Tolerated(list, t) {
 			continue
 		}
 		run = false

@@ -5,21 +5,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-)
 
-// tolerates says whether t tolerates a NoExecute taint.
-func tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
-	if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
-		return false
-	}
-	switch t.Operator {
-	case corev1.TolerationOpExists:
-		return true
-	case "", corev1.TolerationOpEqual:
-		return t.Key != "" && t.Value == taint.Value
-	}
-	return false
-}
+	"github.com/sampan-dev/sampan/semantics/taint"
+)
 
 // executing returns the taints that evict.
 func executing(n *corev1.Node) []corev1.Taint {
@@ -31,11 +19,11 @@ func executing(n *corev1.Node) []corev1.Taint {
 func patience(p *corev1.Pod, taints []corev1.Taint) (d time.Duration, forever bool) {
 	forever = true
 	for i := range taints {
-		at := slices.IndexFunc(p.Spec.Tolerations, func(t corev1.Toleration) bool { return tolerates(&t, &taints[i]) })
-		if at < 0 {
+		t := taint.Covering(p.Spec.Tolerations, &taints[i])
+		if t == nil {
 			return 0, false
 		}
-		if s := p.Spec.Tolerations[at].TolerationSeconds; s != nil {
+		if s := t.TolerationSeconds; s != nil {
 			if limit := max(time.Duration(*s)*time.Second, 0); forever || limit < d {
 				d, forever = limit, false
 			}
