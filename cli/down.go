@@ -70,6 +70,10 @@ func lsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(ms) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no clusters on this computer; `sampan up` makes one")
+				return nil
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 3, ' ', 0)
 			fmt.Fprintln(w, "CLUSTER\tNODE\tSTATUS\tADDRESS\tAPI SERVER\tPID")
 			for _, m := range ms {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Main runs sampan's own words and returns the exit code.
@@ -29,6 +30,15 @@ coredns, containerd; call them as sampan's first word or by a link of that name.
 	}
 	root.AddCommand(upCommand(), downCommand(), lsCommand(), execCommand(), kubeconfigCommand(), imageCommand(),
 		versionCommand(), serverCommand(), installCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
+			var names []string
+			cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+			err = unknownFlag(unknown.GetSpecifiedName(), names)
+		}
+		return fmt.Errorf("%w\nsee %s --help", err, cmd.CommandPath())
+	})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code exitCode
