@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -404,6 +405,16 @@ func realTab(name string) string {
 	return tab(name, `{"cronSpec":"* * * * */5","image":"registry/app:v1","replicas":3,"minReplicas":1,"hosts":["a.example.com","b.example.com"],"rules":[`+strings.Join(rules, ",")+`]}`)
 }
 
+// processorTime is what this process has used: other than the time that passes,
+// it does not depend on what else the computer does.
+func processorTime() int64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
 // BenchmarkCustomResource holds the costs of a custom resource against those of
 // a ConfigMap of its size.
 func BenchmarkCustomResource(b *testing.B) {
@@ -415,6 +426,7 @@ func BenchmarkCustomResource(b *testing.B) {
 		i := 0
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
+			before := processorTime()
 			for b.Loop() {
 				w := httptest.NewRecorder()
 				c.h.ServeHTTP(w, ask(i))
@@ -422,7 +434,7 @@ func BenchmarkCustomResource(b *testing.B) {
 					b.Fatal(w.Code, w.Body)
 				}
 			}
-			spent[name] = float64(b.Elapsed().Nanoseconds()) / float64(b.N)
+			spent[name] = float64(processorTime()-before) / float64(b.N)
 		})
 	}
 	measure("create ConfigMap", func(i int) *http.Request {
@@ -441,7 +453,7 @@ func BenchmarkCustomResource(b *testing.B) {
 		r.Header.Set("Content-Type", "application/merge-patch+json")
 		return r
 	}, 200)
-	ratios := map[string]any{"bench": "custom resource / ConfigMap"}
+	ratios := map[string]any{"bench": "custom resource / ConfigMap, processor time"}
 	for _, verb := range []string{"create", "get", "patch"} {
 		ratios[verb] = float64(int(100*spent[verb+" CronTab"]/spent[verb+" ConfigMap"])) / 100
 	}

@@ -56,7 +56,11 @@ func (f *Fields) Update(k resource.Kind, v *resource.Version, sub string, live, 
 	if live.GetUID() == "" && sub == "" && len(obj.GetManagedFields()) == 0 {
 		return f.first(k, v, live, obj, manager)
 	}
-	if unchanged(live, obj) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		if unchangedLoose(live, u) {
+			return nil
+		}
+	} else if unchanged(live, obj) {
 		obj.SetManagedFields(live.GetManagedFields())
 		return nil
 	}
@@ -101,6 +105,44 @@ func unchanged(live, obj api.Object) bool {
 	obj.SetResourceVersion(live.GetResourceVersion())
 	obj.SetManagedFields(live.GetManagedFields())
 	return reflect.DeepEqual(live, obj)
+}
+
+// unchangedLoose is unchanged for unstructured objects, compared as they are;
+// it writes the old claims into obj if so.
+func unchangedLoose(before api.Object, obj *unstructured.Unstructured) bool {
+	live, ok := before.(*unstructured.Unstructured)
+	if !ok || live.GetUID() == "" {
+		return false
+	}
+	was, _ := live.Object["metadata"].(map[string]any)
+	is, _ := obj.Object["metadata"].(map[string]any)
+	claims, ok := was["managedFields"].([]any)
+	if !ok || len(claims) == 0 || is == nil {
+		return false
+	}
+	if asked, ok := is["managedFields"]; ok && !reflect.DeepEqual(asked, was["managedFields"]) {
+		return false
+	}
+	if !equalBut(live.Object, obj.Object, "metadata") || !equalBut(was, is, "managedFields", "resourceVersion") {
+		return false
+	}
+	is["managedFields"] = runtime.DeepCopyJSONValue(claims)
+	return true
+}
+
+// equalBut compares two maps but for some keys.
+func equalBut(a, b map[string]any, but ...string) bool {
+	for key, v := range a {
+		if w, ok := b[key]; !slices.Contains(but, key) && (!ok || !reflect.DeepEqual(v, w)) {
+			return false
+		}
+	}
+	for key := range b {
+		if _, ok := a[key]; !ok && !slices.Contains(but, key) {
+			return false
+		}
+	}
+	return true
 }
 
 func sameClaim(a, b metav1.ManagedFieldsEntry) bool { return reflect.DeepEqual(a, b) }

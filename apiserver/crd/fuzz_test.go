@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/resource"
@@ -37,6 +38,11 @@ func exercise(t testing.TB, k *kind, data []byte) {
 	k.Prepare(&resource.Request{}, obj, prev)
 	k.Validate(obj, nil)
 	k.Validate(obj, prev)
+	if r, err := k.rules(); err == nil && r.surely(content(obj)) {
+		if errs := schemavalidation.ValidateCustomResource(nil, content(obj), r.whole); len(errs) > 0 {
+			t.Fatalf("taken for valid: %v\n%s", errs, data)
+		}
+	}
 	k.Cells(obj, prev.GetCreationTimestamp().Time)
 	if sum, ok := k.Shape(obj); ok {
 		if again, _ := k.Shape(prev.DeepCopyObject().(api.Object)); again != sum && obj.GetName() == prev.GetName() {

@@ -44,6 +44,7 @@ var _ resource.Custom = (*kind)(nil)
 // rules are a version's schema, compiled.
 type rules struct {
 	structural *structuralschema.Structural
+	surely     check // the whole is valid without asking
 	whole      schemavalidation.SchemaValidator
 	status     schemavalidation.SchemaValidator
 	cel        *cel.Validator
@@ -128,6 +129,10 @@ func (k *kind) compile() (*rules, error) {
 	in, err := internalSchema(k.v)
 	if err != nil {
 		return nil, err
+	}
+	r.surely = surely(r.structural)
+	if r.structural == nil && in != nil { // a schema of old, which is not structural
+		r.surely = func(any) bool { return false }
 	}
 	if r.whole, _, err = schemavalidation.NewSchemaValidator(in); err != nil {
 		return nil, err

@@ -39,12 +39,17 @@ func (k *kind) Validate(next, prev api.Object) field.ErrorList {
 	var errs field.ErrorList
 	var old map[string]any
 	var options []cel.Option
+	sure := r.surely(obj)
 	if prev == nil {
-		errs = schemavalidation.ValidateCustomResource(nil, obj, r.whole)
+		if !sure {
+			errs = schemavalidation.ValidateCustomResource(nil, obj, r.whole)
+		}
 	} else {
 		old = content(prev)
 		same := common.NewCorrelatedObject(obj, old, &model.Structural{Structural: r.structural})
-		errs = schemavalidation.ValidateCustomResourceUpdate(nil, obj, old, r.whole, schemavalidation.WithRatcheting(same))
+		if !sure {
+			errs = schemavalidation.ValidateCustomResourceUpdate(nil, obj, old, r.whole, schemavalidation.WithRatcheting(same))
+		}
 		options = append(options, cel.WithRatcheting(same))
 	}
 	errs = append(errs, scaleSpecErrors(obj, r.scale)...)

@@ -151,7 +151,7 @@ func (e *Engine) readyCreate(ctx context.Context, o *Op, obj api.Object, a *requ
 	if err := e.ledger(ctx, o, tx, obj, nil); err != nil {
 		return nothing, err
 	}
-	errs := apivalidation.ValidateObjectMetaAccessor(obj, !o.Served.Info.ClusterScoped, o.Kind.ValidateName, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMetaAccessor(metaOf(obj), !o.Served.Info.ClusterScoped, o.Kind.ValidateName, field.NewPath("metadata"))
 	errs = append(errs, o.Kind.Validate(obj, nil)...)
 	errs = append(errs, o.Kind.ValidateAs(rq, obj, nil)...)
 	if len(errs) > 0 {

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -267,8 +268,9 @@ func (e *Engine) readyUpdate(ctx context.Context, o *Op, c *change, next, cur ap
 			return nothing, err
 		}
 	}
-	errs = apivalidation.ValidateObjectMetaAccessor(next, !o.Served.Info.ClusterScoped, anyName, field.NewPath("metadata"))
-	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(next, cur, field.NewPath("metadata"))...)
+	meta := metaOf(next)
+	errs = apivalidation.ValidateObjectMetaAccessor(meta, !o.Served.Info.ClusterScoped, anyName, field.NewPath("metadata"))
+	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(meta, metaOf(cur), field.NewPath("metadata"))...)
 	if isSub {
 		errs = append(errs, sub.Validate(next, cur)...)
 		warnings = sub.Warnings(next, cur)
@@ -368,6 +370,12 @@ func (e *Engine) remove(ctx context.Context, o *Op, next api.Object, rec *storag
 // sameButTimes undoes a change of managedFields that changed nothing but times,
 // so that a write without effect stays one.
 func sameButTimes(next, cur api.Object) {
+	if u, ok := next.(*unstructured.Unstructured); ok {
+		if v, ok := cur.(*unstructured.Unstructured); ok {
+			sameLoose(u, v)
+			return
+		}
+	}
 	a, b := next.GetManagedFields(), cur.GetManagedFields()
 	if len(a) != len(b) {
 		return
