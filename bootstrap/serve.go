@@ -183,7 +183,7 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 		component.EvictionHard = s.EvictionHard
 	}
 	if s.ImageGCHigh > 0 {
-		component.ImageGCHighThresholdPercent = s.ImageGCHigh
+		component.ImageGCHighThresholdPercent = &s.ImageGCHigh
 	}
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
