@@ -114,3 +114,27 @@ func TestFollows(t *testing.T) {
 		}
 	})
 }
+
+func TestSparedPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pods(1, 0)[0]
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(clock.Now())})
+		srv := fake.New(p)
+		d := controller.WithClient(srv)
+		g := run.New(t.Context())
+		g.Go("mirrors", d.Mirrors.Run)
+		g.Go("loop", New(d).Run)
+		defer func() { g.Stop(); g.Wait() }()
+		for _, c := range []struct {
+			wait time.Duration
+			want corev1.ConditionStatus
+		}{{time.Minute, corev1.ConditionTrue}, {2 * time.Minute, corev1.ConditionFalse}} {
+			clock.Sleep(t.Context(), c.wait)
+			synctest.Wait()
+			now, _ := client.Of[corev1.Pod](srv, "ns").Get(t.Context(), p.Name)
+			if got := now.Status.Conditions[1]; got.Type != corev1.DisruptionTarget || got.Status != c.want {
+				t.Errorf("%+v, want %s", got, c.want)
+			}
+		}
+	})
+}

@@ -1,13 +1,15 @@
 // Package disruption tells in every PodDisruptionBudget's status how many pods
-// may be evicted.
+// may be evicted, and takes back that a pod is to be disrupted when it was not.
 //
 // Not its job: evicting (the eviction subresource asks the status).
 package disruption
 
 import (
 	"context"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,6 +31,7 @@ type loop struct {
 	deployments *client.Mirror[appsv1.Deployment]
 	stateful    *client.Mirror[appsv1.StatefulSet]
 	controllers *client.Mirror[corev1.ReplicationController]
+	kinds       controller.Kinds
 }
 
 // New returns the disruption loop.
@@ -63,13 +66,13 @@ func (l *loop) ofScaled(changed bool, o metav1.Object) []controller.Key {
 func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
 	if old != nil && new != nil && pod.Ready(old) == pod.Ready(new) && pod.Finished(old) == pod.Finished(new) &&
 		(old.DeletionTimestamp == nil) == (new.DeletionTimestamp == nil) && equality.Semantic.DeepEqual(old.Labels, new.Labels) {
-		return nil
+		return doomedKey(new)
 	}
 	some := new
 	if some == nil {
 		some = old
 	}
-	var keys []controller.Key
+	keys := doomedKey(new)
 	for _, b := range l.budgets.List(some.Namespace) {
 		if sel := selectorOf(b); new != nil && sel.Matches(labels.Set(new.Labels)) || old != nil && sel.Matches(labels.Set(old.Labels)) {
 			keys = append(keys, client.KeyOf(b))
@@ -87,6 +90,9 @@ func selectorOf(b *policyv1.PodDisruptionBudget) labels.Selector {
 }
 
 func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
+	if name, ok := strings.CutPrefix(k.Name, ofPods); ok {
+		return l.spared(ctx, k, name)
+	}
 	b, ok := l.budgets.Get(k.Namespace, k.Name)
 	if !ok {
 		return nil
@@ -101,7 +107,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if len(pods) == 0 && len(b.Status.Conditions) == 0 {
 		l.Events.Event(b, corev1.EventTypeNormal, "NoPods", "No matching pods found")
 	}
-	next, again := status(b, pods, l.scale, clock.Now())
+	next, again := status(b, pods, func(p *corev1.Pod) (string, int32, bool) { return l.scale(ctx, p) }, clock.Now())
 	if again > 0 {
 		l.After(k, again)
 	}
@@ -119,7 +125,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 }
 
 // scale finds how many pods the controller of p means to have.
-func (l *loop) scale(p *corev1.Pod) (string, int32, bool) {
+func (l *loop) scale(ctx context.Context, p *corev1.Pod) (string, int32, bool) {
 	ref := metav1.GetControllerOfNoCopy(p)
 	if ref == nil {
 		return "", 0, false
@@ -144,8 +150,27 @@ func (l *loop) scale(p *corev1.Pod) (string, int32, bool) {
 		if rc, ok := l.controllers.Get(p.Namespace, ref.Name); ok && rc.UID == ref.UID {
 			return string(rc.UID), count(rc.Spec.Replicas), true
 		}
+	default:
+		return l.scaleOf(ctx, p.Namespace, ref)
 	}
 	return "", 0, false
+}
+
+// scaleOf asks a controller of any other kind for its scale.
+func (l *loop) scaleOf(ctx context.Context, namespace string, ref *metav1.OwnerReference) (string, int32, bool) {
+	r, err := l.kinds.Resource(ctx, l.Client, ref.APIVersion, ref.Kind)
+	if err != nil {
+		return "", 0, false
+	}
+	obj, err := l.Client.Get(ctx, r, namespace, ref.Name, "scale", nil)
+	if err != nil {
+		return "", 0, false
+	}
+	s, ok := obj.(*autoscalingv1.Scale)
+	if !ok || s.UID != ref.UID {
+		return "", 0, false
+	}
+	return string(s.UID), s.Spec.Replicas, true
 }
 
 func count(n *int32) int32 {

@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 
 	"github.com/sampan-dev/sampan/client"
@@ -34,15 +33,15 @@ type loop struct {
 	pods    *client.Mirror[corev1.Pod]
 	meter   meter
 
+	kinds     controller.Kinds
 	mu        sync.Mutex
 	memories  map[controller.Key]*memory
 	selectors map[controller.Key]labels.Selector
-	kinds     map[schema.GroupVersionKind]schema.GroupVersionResource
 }
 
 // New returns the podautoscaler loop.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{memories: map[controller.Key]*memory{}, selectors: map[controller.Key]labels.Selector{}, kinds: map[schema.GroupVersionKind]schema.GroupVersionResource{}}
+	l := &loop{memories: map[controller.Key]*memory{}, selectors: map[controller.Key]labels.Selector{}}
 	l.Loop = controller.NewLoop(d, "horizontal-pod-autoscaler", 5, l.reconcile).As(d, "horizontal-pod-autoscaler")
 	l.meter = meter{l.Client}
 	l.scalers = controller.Input(l.Loop, func(old, new *autoscaler) []controller.Key {

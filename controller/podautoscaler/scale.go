@@ -7,37 +7,11 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"github.com/sampan-dev/sampan/client"
 )
 
-// resourceOf finds the resource of a kind. What was found once is kept: a kind
-// never changes its resource's name.
+// resourceOf finds the resource of a kind.
 func (l *loop) resourceOf(ctx context.Context, apiVersion, kind string) (schema.GroupVersionResource, error) {
-	gv, err := schema.ParseGroupVersion(apiVersion)
-	if err != nil {
-		return schema.GroupVersionResource{}, err
-	}
-	gvk := gv.WithKind(kind)
-	l.mu.Lock()
-	r, ok := l.kinds[gvk]
-	l.mu.Unlock()
-	if ok {
-		return r, nil
-	}
-	served, failed := client.Discover(ctx, l.Client)
-	for _, s := range served {
-		if s.Kind == kind && s.Group == gv.Group {
-			l.mu.Lock()
-			l.kinds[gvk] = s.GroupVersionResource
-			l.mu.Unlock()
-			return s.GroupVersionResource, nil
-		}
-	}
-	if failed != nil {
-		return r, failed
-	}
-	return r, fmt.Errorf("no matches for kind %q in group %q", kind, gv.Group)
+	return l.kinds.Resource(ctx, l.Client, apiVersion, kind)
 }
 
 func (l *loop) scale(ctx context.Context, h *autoscaler) (*autoscalingv1.Scale, schema.GroupVersionResource, error) {
