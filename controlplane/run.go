@@ -18,6 +18,7 @@ import (
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/scheduler"
+	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
@@ -157,7 +158,8 @@ func (c *ControlPlane) start(g *run.Group) error {
 			return task(request.WithUser(ctx, request.UserFrom(privileged)))
 		}
 	}
-	g.Go("compactor", (&etcd.Compactor{Store: c.store, Log: c.deps.Log}).Run)
+	above, _ := store.(storage.Compactor)
+	g.Go("compactor", (&etcd.Compactor{Store: c.store, Above: above, Log: c.deps.Log}).Run)
 	g.Go("rbac", as(c.gate.rbac.Run))
 	g.Go("admission configurations", as(c.gate.judges.run))
 	g.Go("custom resources", as(c.gate.custom.Run))

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/storage"
 )
 
 // compactKey is where upstream's API servers agree on compactions: its version
@@ -22,7 +23,11 @@ const CompactInterval = 5 * time.Minute
 // Compactor forgets, every interval, the revisions older than one interval. Of
 // several API servers at one etcd, whichever is first in an interval does it.
 type Compactor struct {
-	Store    *Store
+	Store *Store
+	// Above is what stands on Store and has a history of its own, a cache; it
+	// compacts itself and Store. Without it, a page of a list could be had from
+	// one server and be gone on another. Nil for Store alone.
+	Above    storage.Compactor
 	Interval time.Duration // CompactInterval when 0
 	Log      *slog.Logger  // slog.Default() when nil
 
@@ -51,7 +56,7 @@ func (c *Compactor) Run(ctx context.Context) error {
 }
 
 // Once does what is due at the end of an interval: compact to the revision seen
-// at its beginning, unless another server has done so.
+// at its beginning, or to where another server says that it has.
 func (c *Compactor) Once(ctx context.Context) error {
 	resp, err := c.Store.b.Txn(ctx, compactRequest(c.seen, c.rev))
 	if err != nil {
@@ -60,15 +65,19 @@ func (c *Compactor) Once(ctx context.Context) error {
 	to := c.rev
 	c.rev = resp.Header.Revision
 	if !resp.Succeeded {
-		c.seen = 0
+		c.seen, to = 0, 0
 		if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
 			c.seen = kvs[0].Version
+			to, _ = strconv.ParseInt(string(kvs[0].Value), 10, 64)
 		}
-		return nil
+	} else {
+		c.seen++
 	}
-	c.seen++
 	if to == 0 {
 		return nil // the first look: nothing is an interval old yet
+	}
+	if c.Above != nil {
+		return c.Above.Compact(ctx, to)
 	}
 	return c.Store.Compact(ctx, to)
 }

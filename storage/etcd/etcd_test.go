@@ -120,7 +120,8 @@ func TestCompactorsAgree(t *testing.T) {
 	s, stop := member(t, etcd.Config{DataDir: t.TempDir(), NoFsync: true})
 	defer stop()
 	st := etcd.NewLocal(s)
-	a, b := &etcd.Compactor{Store: st}, &etcd.Compactor{Store: st}
+	above := map[string]*cacheAbove{"a": {Store: st}, "b": {Store: st}}
+	a, b := &etcd.Compactor{Store: st, Above: above["a"]}, &etcd.Compactor{Store: st, Above: above["b"]}
 	interval := func() {
 		for _, c := range []*etcd.Compactor{a, b} {
 			if err := c.Once(t.Context()); err != nil {
@@ -154,4 +155,21 @@ func TestCompactorsAgree(t *testing.T) {
 	if !readable(recent.Rev) {
 		t.Fatal("compacted what is not an interval old")
 	}
+	// Whoever compacts, every server's cache forgets the same.
+	for name, c := range above {
+		if c.to < old.Rev || c.to >= recent.Rev {
+			t.Errorf("server %s keeps history from %d on; want from %d to below %d", name, c.to, old.Rev, recent.Rev)
+		}
+	}
+}
+
+// cacheAbove stands for a server's cache.
+type cacheAbove struct {
+	*etcd.Store
+	to int64
+}
+
+func (c *cacheAbove) Compact(ctx context.Context, rev int64) error {
+	c.to = rev
+	return c.Store.Compact(ctx, rev)
 }
