@@ -450,3 +450,27 @@ func TestTheClientInProcess(t *testing.T) {
 		t.Errorf("raw: %s %v", body, err)
 	}
 }
+
+func TestPagesGoOnWithoutTheirBeginning(t *testing.T) {
+	c := client{t, newServer(t, apiserver.Config{}).Handler()}
+	for i := range 10 {
+		c.do("POST", base+"configmaps", jsonType, configJSON(fmt.Sprint("c", i), "v"))
+	}
+	token := base64.RawURLEncoding.EncodeToString([]byte(`{"v":"meta.k8s.io/v1","rv":-1,"start":"c1\u0000"}`))
+	var names []string
+	for found := 2; token != ""; {
+		_, page, _ := c.do("GET", base+"configmaps?limit=3&continue="+token, "", "")
+		items := page["items"].([]any)
+		for _, item := range items {
+			names = append(names, fmt.Sprint(at(item.(map[string]any), "metadata.name")))
+		}
+		found += len(items)
+		if left, _ := at(page, "metadata.remainingItemCount").(float64); int(left) != 10-found {
+			t.Errorf("%v are left after %v", left, names)
+		}
+		token, _ = at(page, "metadata.continue").(string)
+	}
+	if fmt.Sprint(names) != "[c2 c3 c4 c5 c6 c7 c8 c9]" {
+		t.Errorf("names %v", names)
+	}
+}
