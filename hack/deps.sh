@@ -3,6 +3,10 @@
 # and that are missing. Without root it only says what is missing.
 set -euo pipefail
 
+if ! command -v go >/dev/null; then
+	echo "Go 1.26 or newer is needed to build, and is not on the PATH" >&2
+	exit 1
+fi
 declare -A package=([gcc]=gcc [runc]=runc [mount]=mount [nsenter]=util-linux [ip]=iproute2 [curl]=curl [dpkg-deb]=dpkg)
 missing=()
 for program in "${!package[@]}"; do
