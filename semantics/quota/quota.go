@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -33,6 +34,8 @@ func Usage(gr schema.GroupResource, obj api.Object, now time.Time) corev1.Resour
 		serviceUsage(o, out)
 	case *corev1.PersistentVolumeClaim:
 		claimUsage(o, out)
+	case *resourcev1.ResourceClaim:
+		deviceUsage(o, out)
 	case *corev1.ConfigMap, *corev1.Secret, *corev1.ReplicationController, *corev1.ResourceQuota:
 		out[corev1.ResourceName(gr.Resource)] = one
 	}
@@ -84,6 +87,38 @@ func claimUsage(c *corev1.PersistentVolumeClaim, out corev1.ResourceList) {
 		out[corev1.ResourceName(prefix+"requests.storage")] = size
 	}
 }
+
+// deviceUsage counts the devices a claim may get, by class; of alternatives the
+// most that one of them may take.
+func deviceUsage(c *resourcev1.ResourceClaim, out corev1.ResourceList) {
+	most := func(mode resourcev1.DeviceAllocationMode, count int64) int64 {
+		switch mode {
+		case resourcev1.DeviceAllocationModeExactCount:
+			return count
+		case resourcev1.DeviceAllocationModeAll:
+			return resourcev1.AllocationResultsMaxSize
+		}
+		return 0
+	}
+	for _, r := range c.Spec.Devices.Requests {
+		worst := map[string]int64{}
+		if e := r.Exactly; e != nil {
+			worst[e.DeviceClassName] = most(e.AllocationMode, e.Count)
+		}
+		for _, s := range r.FirstAvailable {
+			worst[s.DeviceClassName] = max(worst[s.DeviceClassName], most(s.AllocationMode, s.Count))
+		}
+		for class, n := range worst {
+			name := corev1.ResourceName(class + DeviceClassSuffix)
+			sum := out[name]
+			sum.Add(*resource.NewQuantity(n, resource.DecimalSI))
+			out[name] = sum
+		}
+	}
+}
+
+// DeviceClassSuffix ends the names of amounts of devices.
+const DeviceClassSuffix = ".deviceclass.resource.k8s.io/devices"
 
 // Counts says whether the quota counts obj at all.
 func Counts(q *corev1.ResourceQuota, obj api.Object) bool {
