@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/sampan-dev/sampan/client"
@@ -65,6 +66,7 @@ func measure(idle time.Duration, n int) error {
 			return err
 		}
 	}
+	conditions("at the start")
 	b := &bench{binary: binary, home: home}
 	if err := b.sampan(ctx, "image", "build", "--cluster", "bench", "--from-deb", "nginx", "--cache", "/var/tmp/sampan-deb-cache"); err != nil {
 		return err
@@ -82,7 +84,22 @@ func measure(idle time.Duration, n int) error {
 	if err := b.idle(ctx, idle); err != nil {
 		return err
 	}
-	return b.throughput(ctx, n)
+	err = b.throughput(ctx, n)
+	conditions("at the end")
+	return err
+}
+
+// conditions prints how busy the computer was: figures of time mean little
+// without it, figures of the server's own processor time more.
+func conditions(when string) {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return
+	}
+	var load float64
+	if _, err := fmt.Sscan(string(text), &load); err == nil {
+		figure{What: "load average " + when, Value: load, Unit: "processes", Note: fmt.Sprintf("%d cores", runtime.NumCPU())}.print()
+	}
 }
 
 func (b *bench) sampan(ctx context.Context, args ...string) error {
