@@ -60,7 +60,7 @@ func (s *Server) prepared(next http.Handler) http.Handler {
 			if p := recover(); p != nil {
 				s.recovered(a, r, p)
 			}
-			done(a.status(), a.written, clock.Since(start))
+			done(outcome{a.status(), a.written, clock.Since(start), a.waited})
 		}()
 		next.ServeHTTP(a, r)
 	})
@@ -259,7 +259,11 @@ type answer struct {
 	code     int
 	written  int64
 	stall    *stall // of a watch
+	waited   time.Duration
 }
+
+// Waited is told how long the request was kept waiting for its turn.
+func (a *answer) Waited(d time.Duration) { a.waited = d }
 
 func (a *answer) WriteHeader(code int) {
 	if a.code == 0 && code >= 200 {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -67,7 +68,7 @@ func New(c Config, d Deps) (*Server, error) {
 	}
 	registry := d.Engine.Registry
 	s := &Server{
-		c: c, d: d, log: d.Log, registry: registry, engine: d.Engine, metrics: newMetrics(d.Metrics),
+		c: c, d: d, log: d.Log, registry: registry, engine: d.Engine, metrics: newMetrics(d.Metrics, registry),
 		disc:    discovery.New(registry.Kinds, net.JoinHostPort(c.Advertise.String(), fmt.Sprint(c.AdvertisePort))),
 		serving: make(chan struct{}),
 	}
@@ -202,7 +203,7 @@ func (s *Server) Run(ctx context.Context) error {
 	protocols.SetHTTP2(true)
 	srv := &http.Server{
 		Handler: s, ReadHeaderTimeout: s.c.HeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		Protocols: &protocols, ErrorLog: log.New(&noise{s.log}, "", 0),
+		Protocols: &protocols, ErrorLog: log.New(&noise{s.log, s.metrics.handshakes}, "", 0),
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: s.c.Streams, MaxReadFrameSize: 1 << 20},
 		BaseContext: func(net.Listener) context.Context { return base },
 	}
@@ -290,9 +291,15 @@ func (s *Server) runHooks(ctx context.Context) error {
 
 // noise passes the HTTP server's complaints to the log, quietly: strangers'
 // failed handshakes are weather.
-type noise struct{ log *slog.Logger }
+type noise struct {
+	log        *slog.Logger
+	handshakes prometheus.Counter
+}
 
 func (n *noise) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("http: TLS handshake error")) {
+		n.handshakes.Inc()
+	}
 	n.log.Debug("http", "msg", string(p))
 	return len(p), nil
 }

@@ -114,7 +114,7 @@ func TestSlowClients(t *testing.T) {
 			fmt.Fprintf(c, "GET /api HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 			conns = append(conns, c)
 		}
-		others(t, url, 5*time.Second)
+		others(t, url, 20*time.Second)
 		for _, c := range conns {
 			closed(t, c, 10*time.Second)
 		}
@@ -126,7 +126,7 @@ func TestSlowClients(t *testing.T) {
 			fmt.Fprintf(c, "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nX-Test-User: slow\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
 			conns = append(conns, c)
 		}
-		others(t, url, 5*time.Second)
+		others(t, url, 20*time.Second)
 		for _, c := range conns {
 			if said := closed(t, c, 20*time.Second); strings.HasPrefix(said, "HTTP/1.1 20") {
 				t.Errorf("half a body was accepted: %.100s", said)
@@ -143,7 +143,7 @@ func TestSlowClients(t *testing.T) {
 			fmt.Fprintf(c, "GET /api/v1/configmaps HTTP/1.1\r\nHost: x\r\nX-Test-User: slow\r\n\r\n")
 			conns = append(conns, c)
 		}
-		others(t, url, 5*time.Second)
+		others(t, url, 20*time.Second)
 		await(t, "the server to give them up", func() bool {
 			return metric(t, url, `apiserver_current_inflight_requests{request_kind="readOnly"}`) <= 1
 		})
@@ -155,7 +155,7 @@ func TestSlowClients(t *testing.T) {
 			c.(*net.TCPConn).SetReadBuffer(4096)
 			fmt.Fprintf(c, "GET /api/v1/configmaps?watch=1 HTTP/1.1\r\nHost: x\r\nX-Test-User: slow\r\n\r\n")
 		}
-		others(t, url, 5*time.Second)
+		others(t, url, 20*time.Second)
 		await(t, "the server to give them up", func() bool {
 			return metric(t, url, `apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps",scope="cluster",subresource="",verb="WATCH",version="v1"}`) == 0
 		})
@@ -221,7 +221,7 @@ func TestIdleConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	took := others(t, url, 5*time.Second)
+	took := others(t, url, 20*time.Second)
 	each := int64(heap()-before) / int64(n)
 	t.Logf("%d idle connections: %d bytes each, both ends; an answer took %v", n, each, took)
 	if each > 64<<10 {
@@ -323,7 +323,7 @@ func TestMonsters(t *testing.T) {
 	if code, _ := ask(maps, jsonType, nil, http.Header{"X-Huge": {strings.Repeat("x", 2<<20)}}); code != 431 {
 		t.Errorf("a huge header: %d", code)
 	}
-	others(t, url, 5*time.Second)
+	others(t, url, 20*time.Second)
 }
 
 // bomb is YAML that is small and means gigabytes.

@@ -65,6 +65,9 @@ func (c *Controller) enter(r *http.Request, i *request.Info, w http.ResponseWrit
 	s.flows.estimated.Observe(float64(t.work.width()))
 	deadline, has := ctx.Deadline()
 	reason := s.level.enter(ctx, t, hash(c.c.Seed, s.name, flow), bound(deadline, has, t.arrived, c.c.Wait))
+	if t.go_ != nil {
+		tell(w, clock.Since(t.arrived))
+	}
 	if reason == "" {
 		s.flows.began(t)
 		return t
@@ -76,6 +79,21 @@ func (c *Controller) enter(r *http.Request, i *request.Info, w http.ResponseWrit
 	h.Set("Retry-After", strconv.FormatInt(c.retry.count(s.level.name, clock.Now()), 10))
 	http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 	return nil
+}
+
+// tell lets the answer know how long its request was kept waiting.
+func tell(w http.ResponseWriter, wait time.Duration) {
+	for w != nil {
+		if a, ok := w.(interface{ Waited(time.Duration) }); ok {
+			a.Waited(wait)
+			return
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = u.Unwrap()
+	}
 }
 
 // initTime is how long a watch may keep its seats, whatever it does.
