@@ -49,8 +49,10 @@ cluster of namespaces on this computer. The suite is compiled as published; its 
 packages (` + "`conformance/`" + `). A spec that was run alone afterwards has the result of its last run.
 
 `)
-	fmt.Fprintf(&b, "**%d of %d specs pass.** %d nodes, %d specs at once; the last whole run took %.0f s for those that may run together and %.0f s for the serial ones.\n",
-		sum.passed, sum.passed+sum.failed+sum.notRun, r.Nodes, r.Procs, r.ParallelSeconds, r.SerialSeconds)
+	fmt.Fprintf(&b, "**%d of %d specs pass**, on %d nodes, with %d specs at once.\n", sum.passed, sum.passed+sum.failed+sum.notRun, r.Nodes, r.Procs)
+	if r.ParallelSeconds > 0 {
+		fmt.Fprintf(&b, "The last whole run took %.0f s for those that may run together and %.0f s for the serial ones.\n", r.ParallelSeconds, r.SerialSeconds)
+	}
 	b.WriteString("\n| SIG | passed | failed | not run | total | seconds |\n|---|---:|---:|---:|---:|---:|\n")
 	for _, name := range slices.Sorted(maps.Keys(sigs)) {
 		sigs[name].row(&b, name)

@@ -156,8 +156,9 @@ func (r *results) merge(now results, all []string) {
 			delete(r.Specs, name)
 		}
 	}
-	if len(now.Specs)*10 >= len(all)*8 { // the time of a few specs says nothing
-		r.Nodes, r.Procs, r.ParallelSeconds, r.SerialSeconds = now.Nodes, now.Procs, now.ParallelSeconds, now.SerialSeconds
+	r.Nodes, r.Procs = now.Nodes, now.Procs
+	if len(now.Specs) == len(all) { // the time of a few specs says nothing
+		r.ParallelSeconds, r.SerialSeconds = now.ParallelSeconds, now.SerialSeconds
 	}
 }
 
