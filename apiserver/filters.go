@@ -228,7 +228,9 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 			return
 		}
 		u := request.UserFrom(r.Context())
+		start := clock.Now()
 		d, reason, err := s.engine.Authorizer.Authorize(r.Context(), u, i)
+		s.judged.count(d, err, clock.Since(start))
 		annotate(r.Context(), d, reason)
 		switch {
 		case d == request.Allow:

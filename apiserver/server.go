@@ -35,6 +35,7 @@ type Server struct {
 	disc      *discovery.Handler
 	discovery http.Handler // disc, and what other servers add
 	metrics   *metrics
+	judged    *judged
 	reads     chan struct{}
 	writes    chan struct{}
 
@@ -72,6 +73,7 @@ func New(c Config, d Deps) (*Server, error) {
 		disc:    discovery.New(registry.Kinds, net.JoinHostPort(c.Advertise.String(), fmt.Sprint(c.AdvertisePort))),
 		serving: make(chan struct{}),
 	}
+	s.judged = newJudged(d.Metrics)
 	s.discovery = s.disc
 	if d.Discovery != nil {
 		s.discovery = d.Discovery(s.disc)

@@ -283,6 +283,7 @@ func TestImpersonate(t *testing.T) {
 		for i := 0; i < len(kv); i += 2 {
 			r.Header.Add(kv[i], kv[i+1])
 		}
+		r = r.WithContext(request.WithInfo(r.Context(), request.Parse(r)))
 		return Impersonate(r, admin, allowed)
 	}
 	if u, err := try(nil); u != admin || err != nil {
@@ -297,7 +298,7 @@ func TestImpersonate(t *testing.T) {
 		t.Errorf("%+v %v", u, err)
 	}
 	_, err = try(nil, "Impersonate-User", "jane")
-	if want := `users "jane" is forbidden: User "admin" cannot impersonate resource "users" in API group "" at the cluster scope`; err == nil || err.Error() != want {
+	if want := `forbidden: User "admin" cannot impersonate-on:user-info:get path "/api"`; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	if _, err := try(allowNames{"users/jane": true}, "Impersonate-User", "jane", "Impersonate-Group", "system:masters"); err == nil {
@@ -305,6 +306,67 @@ func TestImpersonate(t *testing.T) {
 	}
 	if _, err := try(nil, "Impersonate-Group", "devs"); err == nil {
 		t.Error("a group without a user passed")
+	}
+}
+
+// rights allows what is listed as "verb resource[/sub] name" or "verb path".
+type rights []string
+
+func (a rights) Authorize(_ context.Context, _ *request.User, i *request.Info) (request.Decision, string, error) {
+	what := i.Verb + " " + i.Path
+	if i.IsResource {
+		what = strings.TrimSuffix(i.Verb+" "+i.Resource+"/"+i.Subresource, "/") + " " + i.Name
+	}
+	if slices.Contains(a, what) {
+		return request.Allow, "", nil
+	}
+	return request.NoOpinion, "", nil
+}
+
+// TestConstrainedImpersonation: to be another for some requests only.
+func TestConstrainedImpersonation(t *testing.T) {
+	agent := &request.User{Name: "system:serviceaccount:kube-system:agent", Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"n1"}}}
+	for name, c := range map[string]struct {
+		by     *request.User
+		allow  rights
+		header [][2]string
+		want   string // the user, or a part of the refusal
+	}{
+		"own node": {agent, rights{"impersonate-on:associated-node:list pods ", "impersonate:associated-node nodes *"},
+			[][2]string{{"User", "system:node:n1"}}, "system:node:n1 [system:nodes system:authenticated]"},
+		"another's node": {agent, rights{"impersonate-on:associated-node:list pods ", "impersonate:associated-node nodes *"},
+			[][2]string{{"User", "system:node:n2"}}, "cannot impersonate-on:arbitrary-node:list resource \"pods\""},
+		"any node": {agent, rights{"impersonate-on:arbitrary-node:list pods ", "impersonate:arbitrary-node nodes n2"},
+			[][2]string{{"User", "system:node:n2"}}, "system:node:n2 [system:nodes system:authenticated]"},
+		"account": {agent, rights{"impersonate-on:serviceaccount:list pods ", "impersonate:serviceaccount serviceaccounts robot"},
+			[][2]string{{"User", "system:serviceaccount:y:robot"}}, "system:serviceaccount:y:robot [system:serviceaccounts system:serviceaccounts:y system:authenticated]"},
+		"user": {agent, rights{"impersonate-on:user-info:list pods ", "impersonate:user-info users jane", "impersonate:user-info groups dev", "impersonate:user-info userextras/example.com/k v"},
+			[][2]string{{"User", "jane"}, {"Group", "dev"}, {"Extra-example.com%2fk", "v"}}, "jane [dev system:authenticated]"},
+		"not for this": {agent, rights{"impersonate-on:user-info:get pods ", "impersonate:user-info users jane"},
+			[][2]string{{"User", "jane"}}, "cannot impersonate-on:user-info:list"},
+		"masters": {agent, rights{"impersonate-on:user-info:list pods ", "impersonate:user-info users jane", "impersonate:user-info groups system:masters"},
+			[][2]string{{"User", "jane"}, {"Group", "system:masters"}}, "impersonating the system:masters group is not allowed"},
+		"of old": {agent, rights{"impersonate users jane", "impersonate groups system:masters"},
+			[][2]string{{"User", "jane"}, {"Group", "system:masters"}}, "jane [system:masters system:authenticated]"},
+		"nobody": {agent, nil, [][2]string{{"Group", "dev"}}, "without impersonating a user name"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/namespaces/y/pods", nil)
+		for _, h := range c.header {
+			r.Header.Add("Impersonate-"+h[0], h[1])
+		}
+		r = r.WithContext(request.WithInfo(r.Context(), request.Parse(r)))
+		got := ""
+		if u, err := Impersonate(r, c.by, c.allow); err != nil {
+			got = err.Error()
+		} else {
+			got = u.Name + " " + strings.Join([]string{"[", strings.Join(u.Groups, " "), "]"}, "")
+			if len(r.Header) != 0 {
+				t.Errorf("%s: headers are left: %v", name, r.Header)
+			}
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
 
