@@ -27,6 +27,7 @@ const (
 	whyVolumeNode    = "node(s) didn't match PersistentVolume's node affinity"
 	whyBind          = "node(s) didn't find available persistent volumes to bind"
 	whyZone          = "node(s) had no available volume zone"
+	whyDevices       = "cannot allocate all claims"
 	whyExclusive     = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
 )
 

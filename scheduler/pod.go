@@ -249,7 +249,7 @@ func signature(i *info, spread string) string {
 	for _, t := range p.Spec.Tolerations {
 		b.WriteString("\x00" + t.Key + "\x01" + string(t.Operator) + "\x01" + t.Value + "\x01" + string(t.Effect))
 	}
-	if len(claimsOf(p)) > 0 {
+	if len(claimsOf(p))+len(p.Spec.ResourceClaims) > 0 {
 		// Whose a claim is depends on the very pod.
 		b.WriteString("\x02" + string(p.UID))
 	}

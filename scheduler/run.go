@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	devicev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -73,7 +74,7 @@ func New(cfg Config, d Deps) (*Scheduler, error) {
 func (s *Scheduler) Run(ctx context.Context) error {
 	for _, wait := range []func(context.Context) error{
 		s.v.nodes.WaitSynced, s.v.pods.WaitSynced, s.v.namespaces.WaitSynced, s.v.services.WaitSynced, s.v.controllers.WaitSynced, s.v.sets.WaitSynced,
-		s.v.stateful.WaitSynced, s.v.budgets.WaitSynced, s.v.claims.WaitSynced, s.v.volumes.WaitSynced, s.v.classes.WaitSynced,
+		s.v.stateful.WaitSynced, s.v.budgets.WaitSynced, s.v.claims.WaitSynced, s.v.volumes.WaitSynced, s.v.classes.WaitSynced, s.v.devicesOf.WaitSynced,
 	} {
 		if err := wait(ctx); err != nil {
 			return nil
@@ -302,6 +303,7 @@ func (s *Scheduler) listen() {
 		s.locked(func() { s.volumeSeen(old, now) })
 		volumes()
 	})
+	s.v.devicesOf.OnChange(func(_, _ *devicev1.ResourceClaim) { volumes() })
 	s.v.classes.OnChange(func(_, _ *storagev1.StorageClass) { volumes() })
 }
 
@@ -340,6 +342,10 @@ func (s *Scheduler) podChanged(old, p *corev1.Pod) {
 		return
 	}
 	s.line.set(p, at)
+	if old != nil && len(old.Status.ResourceClaimStatuses) != len(p.Status.ResourceClaimStatuses) {
+		s.cluster.epoch++ // its class was judged without them
+		s.line.changed(causeVolume, at)
+	}
 	if old == nil {
 		s.restoreNomination(p)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	devicev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -438,6 +439,57 @@ func TestRoomIsKept(t *testing.T) {
 		}
 		if on["four"] != "n1" || on["three"] != "n1" || on["one-again"] != "" || on["two-again"] != "" {
 			t.Errorf("pods on %v", on)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
+// TestDevices: a pod waits for its device claims and goes where they were allocated.
+func TestDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(testNode("n1", "4"), testNode("n2", "4"))
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 1}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		g.Go("scheduler", s.Run)
+		template := "gpu"
+		srv.Put(testPod("p", "1m", func(p *corev1.Pod) {
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: &template}}
+		}))
+		get := func() *corev1.Pod {
+			clock.Sleep(t.Context(), 15*time.Second)
+			p, err := client.Of[corev1.Pod](srv, "default").Get(t.Context(), "p")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		waits := func(why string) *corev1.Pod {
+			t.Helper()
+			p := get()
+			if len(p.Status.Conditions) != 1 || !strings.HasPrefix(p.Status.Conditions[0].Message, "0/2 nodes are available: "+why+".") {
+				t.Errorf("%+v, want %s", p.Status.Conditions, why)
+			}
+			return p
+		}
+		p := waits(`pod "default/p": ResourceClaim not created yet`).DeepCopy()
+		name := "p-gpu"
+		p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "gpu", ResourceClaimName: &name}}
+		c := &devicev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}}
+		srv.Put(c)
+		srv.Put(p)
+		waits("cannot allocate all claims")
+		c = c.DeepCopy()
+		c.Status.Allocation = &devicev1.AllocationResult{NodeSelector: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{"n2"}}}}}}}
+		srv.Put(c)
+		if got := get().Spec.NodeName; got != "n2" {
+			t.Errorf("on %q, want where the device is", got)
 		}
 		g.Stop()
 		g.Wait()

@@ -4,6 +4,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	devicev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,6 +27,7 @@ type views struct {
 	claims      *client.Mirror[corev1.PersistentVolumeClaim]
 	volumes     *client.Mirror[corev1.PersistentVolume]
 	classes     *client.Mirror[storagev1.StorageClass]
+	devicesOf   *client.Mirror[devicev1.ResourceClaim]
 
 	// Pods of one controller are told alike: what chooses them is kept by the
 	// controller's UID as long as no service changes.
@@ -54,7 +56,7 @@ func newViews(m *client.Mirrors) *views {
 		controllers: client.MirrorOf[corev1.ReplicationController](m, all), sets: client.MirrorOf[appsv1.ReplicaSet](m, all),
 		stateful: client.MirrorOf[appsv1.StatefulSet](m, all), budgets: client.MirrorOf[policyv1.PodDisruptionBudget](m, all),
 		claims: client.MirrorOf[corev1.PersistentVolumeClaim](m, all), volumes: client.MirrorOf[corev1.PersistentVolume](m, all),
-		classes: client.MirrorOf[storagev1.StorageClass](m, all), kept: map[types.UID]keptWorkload{},
+		classes: client.MirrorOf[storagev1.StorageClass](m, all), devicesOf: client.MirrorOf[devicev1.ResourceClaim](m, all), kept: map[types.UID]keptWorkload{},
 		assumed: map[string]types.UID{},
 	}
 	v.volumes.Index(byClass, func(pv *corev1.PersistentVolume) []string { return []string{volume.ClassOfVolume(pv)} })

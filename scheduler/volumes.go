@@ -76,6 +76,11 @@ func (v *views) needs(p *corev1.Pod) ([]need, string) {
 		}
 		out = append(out, reach(pv)...)
 	}
+	devices, why := v.devices(p)
+	if why != "" {
+		return nil, why
+	}
+	out = append(out, devices...)
 	if len(open) > 0 {
 		out = append(out, need{func(n *corev1.Node) bool { _, ok := v.plan(open, n); return ok }, whyBind})
 	}
