@@ -2,11 +2,8 @@ package controlplane
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"strconv"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/apiserver/apply"
@@ -14,6 +11,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/openapi"
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
+	"github.com/sampan-dev/sampan/apiserver/webhook"
 	"github.com/sampan-dev/sampan/resource"
 	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/cache"
@@ -28,7 +26,9 @@ func customResources(back request.Backend, registry *rest.Registry, fields *appl
 	}
 	d := crd.Deps{
 		Back: back, Log: deps.Log, Metrics: deps.Metrics, Schemas: openapi.Definitions, Forget: fields.Forget,
-		Dialer:  func(ctx context.Context, namespace, name string, port int32) (string, error) { return serviceAddress(ctx, back, namespace, name, port) },
+		Dialer: func(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+			return webhook.Dial(ctx, back, namespace, name, port)
+		},
 		Serve:   func(kinds []resource.Kind) { registry.Set(append(builtin[:len(builtin):len(builtin)], kinds...)) },
 		Builtin: func(gr schema.GroupResource) bool { return own[gr] },
 	}
@@ -37,26 +37,4 @@ func customResources(back request.Backend, registry *rest.Registry, fields *appl
 		d.Drop = func(prefix string) { c.Unregister("/registry/" + prefix + "/") }
 	}
 	return crd.New(d)
-}
-
-// serviceAddress is where a service of the cluster is reached.
-func serviceAddress(ctx context.Context, back request.Backend, namespace, name string, port int32) (string, error) {
-	obj, err := back.Get(ctx, schema.GroupResource{Resource: "services"}, namespace, name)
-	if err != nil {
-		return "", err
-	}
-	svc := obj.(*corev1.Service)
-	at := strconv.Itoa(int(port))
-	switch {
-	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		return net.JoinHostPort(svc.Spec.ExternalName, at), nil
-	case svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone:
-		return "", fmt.Errorf("service %s/%s has no cluster address", namespace, name)
-	}
-	for _, p := range svc.Spec.Ports {
-		if p.Port == port {
-			return net.JoinHostPort(svc.Spec.ClusterIP, at), nil
-		}
-	}
-	return "", fmt.Errorf("service %s/%s: no port %d", namespace, name, port)
 }

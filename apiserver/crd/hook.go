@@ -24,8 +24,8 @@ import (
 	"github.com/sampan-dev/sampan/api"
 )
 
-// Dialer finds where a service is served: the address to connect to.
-type Dialer func(ctx context.Context, namespace, name string, port int32) (address string, err error)
+// Dialer connects to a port of a service of the cluster.
+type Dialer func(ctx context.Context, namespace, name string, port int32) (net.Conn, error)
 
 // maxAnswer bounds what a webhook may answer.
 const maxAnswer = 64 << 20
@@ -66,8 +66,7 @@ func (h *hookClient) connect() (*http.Client, string, error) {
 		}
 	}
 	t := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: 25}
-	direct := (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	t.DialContext = direct
+	t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	var at url.URL
 	switch s := h.config.Service; {
 	case s != nil:
@@ -80,15 +79,11 @@ func (h *hookClient) connect() (*http.Client, string, error) {
 		if s.Path != nil {
 			at.Path = *s.Path
 		}
-		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if h.dialer == nil {
 				return nil, fmt.Errorf("service %s/%s: no services here", s.Namespace, s.Name)
 			}
-			address, err := h.dialer(ctx, s.Namespace, s.Name, port)
-			if err != nil {
-				return nil, err
-			}
-			return direct(ctx, network, address)
+			return h.dialer(ctx, s.Namespace, s.Name, port)
 		}
 	case h.config.URL != nil:
 		u, err := url.Parse(*h.config.URL)

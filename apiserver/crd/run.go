@@ -38,7 +38,7 @@ type Deps struct {
 	Keep, Drop func(prefix string)
 	// Forget is told of kinds that were replaced; it may be nil.
 	Forget func(*resource.Info)
-	// Dialer finds the services of conversion webhooks.
+	// Dialer connects to the services of conversion webhooks.
 	Dialer Dialer
 	// Schemas finds the OpenAPI schemas of built-in types, with all they refer
 	// to; nil lets server-side apply guess.

@@ -20,6 +20,11 @@ import (
 // works as soon as a pod is ready, and where no proxy runs.
 type reach struct{ back request.Backend }
 
+// Dial connects to a pod behind a port of a service, for others who call webhooks.
+func Dial(ctx context.Context, back request.Backend, namespace, name string, port int32) (net.Conn, error) {
+	return reach{back}.dial(ctx, &admissionv1.ServiceReference{Namespace: namespace, Name: name}, net.JoinHostPort(name, strconv.Itoa(int(port))))
+}
+
 // maxTries is how many endpoints are tried before giving up.
 const maxTries = 3
 
