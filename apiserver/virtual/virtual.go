@@ -8,6 +8,7 @@
 package virtual
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,8 +16,10 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -115,7 +118,7 @@ func (d Deps) subjectAccessReview(ctx context.Context, _ *request.Info, obj api.
 	if !ok {
 		return nil, mistyped(obj)
 	}
-	if errs := checkSubject(&r.Spec, field.NewPath("spec")); len(errs) > 0 {
+	if errs := append(checkSubject(&r.Spec, field.NewPath("spec")), checkMeta(r.ObjectMeta, "must be empty")...); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: "SubjectAccessReview"}, "", errs)
 	}
 	r.Status = d.decide(ctx, subject(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
@@ -127,12 +130,15 @@ func (d Deps) localSubjectAccessReview(ctx context.Context, i *request.Info, obj
 	if !ok {
 		return nil, mistyped(obj)
 	}
-	errs := checkSubject(&r.Spec, field.NewPath("spec"))
+	meta := r.ObjectMeta
+	meta.Namespace = ""
+	errs := append(checkSubject(&r.Spec, field.NewPath("spec")), checkMeta(meta, "must be empty except for namespace")...)
 	ra := r.Spec.ResourceAttributes
-	if ra == nil {
-		errs = append(errs, field.Required(field.NewPath("spec", "resourceAttributes"), "this type only supports resource requests"))
-	} else if ra.Namespace != i.Namespace {
+	if ra != nil && ra.Namespace != i.Namespace {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "resourceAttributes", "namespace"), ra.Namespace, "must match metadata.namespace"))
+	}
+	if n := r.Spec.NonResourceAttributes; n != nil {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "nonResourceAttributes"), n, "disallowed on this kind of request"))
 	}
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: "LocalSubjectAccessReview"}, "", errs)
@@ -146,11 +152,21 @@ func (d Deps) selfSubjectAccessReview(ctx context.Context, _ *request.Info, obj 
 	if !ok {
 		return nil, mistyped(obj)
 	}
-	if errs := checkAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, field.NewPath("spec")); len(errs) > 0 {
+	errs := append(checkAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes, field.NewPath("spec")), checkMeta(r.ObjectMeta, "must be empty")...)
+	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: "SelfSubjectAccessReview"}, "", errs)
 	}
 	r.Status = d.decide(ctx, request.UserFrom(ctx), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	return r, nil
+}
+
+// checkMeta refuses metadata: a review is no object that is kept.
+func checkMeta(m metav1.ObjectMeta, message string) field.ErrorList {
+	m.ManagedFields = nil
+	if equality.Semantic.DeepEqual(m, metav1.ObjectMeta{}) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), m, message)}
 }
 
 func checkSubject(s *authorizationv1.SubjectAccessReviewSpec, at *field.Path) field.ErrorList {
@@ -168,6 +184,37 @@ func checkAttributes(ra *authorizationv1.ResourceAttributes, nra *authorizationv
 	if ra == nil && nra == nil {
 		errs = append(errs, field.Invalid(at.Child("resourceAttributes"), ra, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 	}
+	if ra != nil {
+		errs = append(errs, checkSelectors(ra, at.Child("resourceAttributes"))...)
+	}
+	return errs
+}
+
+// checkSelectors judges the selectors of a review. Operators of a later release
+// are let through: authorizers leave out what they do not know.
+func checkSelectors(ra *authorizationv1.ResourceAttributes, at *field.Path) (errs field.ErrorList) {
+	forms := func(at *field.Path, raw string, requirements int) {
+		if raw != "" && requirements > 0 {
+			errs = append(errs, field.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements"))
+		}
+		if raw == "" && requirements == 0 {
+			errs = append(errs, field.Required(at.Child("requirements"), fmt.Sprintf("when %s is specified, requirements or rawSelector is required", at)))
+		}
+	}
+	if f := ra.FieldSelector; f != nil {
+		at := at.Child("fieldSelector")
+		forms(at, f.RawSelector, len(f.Requirements))
+		for i, r := range f.Requirements {
+			errs = append(errs, metavalidation.ValidateFieldSelectorRequirement(r, metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
+	}
+	if l := ra.LabelSelector; l != nil {
+		at := at.Child("labelSelector")
+		forms(at, l.RawSelector, len(l.Requirements))
+		for i, r := range l.Requirements {
+			errs = append(errs, metavalidation.ValidateLabelSelectorRequirement(r, metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
+	}
 	return errs
 }
 
@@ -183,7 +230,7 @@ func (d Deps) decide(ctx context.Context, u *request.User, ra *authorizationv1.R
 	i := &request.Info{}
 	if ra != nil {
 		i = &request.Info{
-			IsResource: true, Verb: ra.Verb, Group: ra.Group, Version: ra.Version, Resource: ra.Resource,
+			IsResource: true, Verb: ra.Verb, Group: ra.Group, Version: cmp.Or(ra.Version, "*"), Resource: ra.Resource,
 			Subresource: ra.Subresource, Namespace: ra.Namespace, Name: ra.Name,
 		}
 		i.FieldSelector, i.LabelSelector = selectors(ra)
@@ -204,8 +251,12 @@ func selectors(ra *authorizationv1.ResourceAttributes) (field, label string) {
 		field = f.RawSelector
 		var parts []fields.Selector
 		for _, r := range f.Requirements {
-			if len(r.Values) == 1 && r.Operator == metav1.FieldSelectorOpIn {
+			switch {
+			case len(r.Values) != 1: // left out: what remains asks for more
+			case r.Operator == metav1.FieldSelectorOpIn:
 				parts = append(parts, fields.OneTermEqualSelector(r.Key, r.Values[0]))
+			case r.Operator == metav1.FieldSelectorOpNotIn:
+				parts = append(parts, fields.OneTermNotEqualSelector(r.Key, r.Values[0]))
 			}
 		}
 		if len(parts) > 0 {

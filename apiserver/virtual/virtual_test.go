@@ -3,11 +3,13 @@ package virtual
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sampan-dev/sampan/api"
@@ -95,6 +97,24 @@ func TestAccessReviews(t *testing.T) {
 	} {
 		if _, err := post(t, "subjectaccessreviews.authorization.k8s.io", obj); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	for want, spoil := range map[string]func(*authorizationv1.SubjectAccessReview){
+		"metadata: Invalid value": func(r *authorizationv1.SubjectAccessReview) { r.Labels = map[string]string{"a": "b"} },
+		"when spec.resourceAttributes.fieldSelector is specified": func(r *authorizationv1.SubjectAccessReview) {
+			r.Spec.ResourceAttributes.FieldSelector = &authorizationv1.FieldSelectorAttributes{}
+		},
+		"may not specified at the same time as requirements": func(r *authorizationv1.SubjectAccessReview) {
+			r.Spec.ResourceAttributes.LabelSelector = &authorizationv1.LabelSelectorAttributes{RawSelector: "a", Requirements: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Exists"}}}
+		},
+		"spec.resourceAttributes.fieldSelector.requirements[0].values: Requ": func(r *authorizationv1.SubjectAccessReview) {
+			r.Spec.ResourceAttributes.FieldSelector = &authorizationv1.FieldSelectorAttributes{Requirements: []metav1.FieldSelectorRequirement{{Key: "a", Operator: "In"}}}
+		},
+	} {
+		r := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "jane", ResourceAttributes: pods("y")}}
+		spoil(r)
+		if _, err := post(t, "subjectaccessreviews.authorization.k8s.io", r); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
 		}
 	}
 	local := &authorizationv1.LocalSubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "jane", ResourceAttributes: pods("z")}}
