@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -30,11 +31,19 @@ const (
 
 var known = map[string]int32{"system-node-critical": 2*highest + 1000, "system-cluster-critical": 2 * highest}
 
+// beta is the version of old.
+func beta() resource.Version {
+	v := resource.SameShape[schedulingv1beta1.PriorityClass, class](schedulingv1beta1.SchemeGroupVersion.WithKind("PriorityClass"), schedulingv1.SchemeGroupVersion.WithKind("PriorityClass"))
+	v.Retired = true
+	return v
+}
+
 // Kind is the PriorityClass.
 func Kind() resource.Kind {
 	return resource.Erase(&resource.Def[class]{
 		Group: "scheduling.k8s.io", Version: "v1", Kind: "PriorityClass", Plural: "priorityclasses",
 		Short: []string{"pc"}, ClusterScoped: true,
+		Also: []resource.Version{beta()},
 		Default: func(c *class) {
 			if c.PreemptionPolicy == nil {
 				c.PreemptionPolicy = ptr.To(corev1.PreemptLowerPriority)

@@ -28,6 +28,7 @@ type class = nodev1.RuntimeClass
 func Kind() resource.Kind {
 	return resource.Erase(&resource.Def[class]{
 		Group: "node.k8s.io", Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses", ClusterScoped: true,
+		Also: earlier(),
 		Default: func(c *class) {
 			if c.Overhead != nil {
 				for name, q := range c.Overhead.PodFixed {
