@@ -2,6 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"log/slog"
 	"os"
@@ -73,8 +76,9 @@ func TestHelpIsGroupedAndTellsOfOldFlags(t *testing.T) {
 
 // Every flag that the kubelet's help shows works, none of them is a retired one.
 func TestKubeletHelpIsHonest(t *testing.T) {
-	values := map[string]string{"int32": "1", "int": "1", "duration": "10s", "": "true"}
-	own := map[string]string{"node-labels": "a=b", "register-with-taints": "a=b:NoSchedule", "system-reserved": "cpu=1", "kube-reserved": "cpu=1", "eviction-hard": "memory.available<1Mi"}
+	values := map[string]string{"int64": "1", "int32": "1", "int": "1", "duration": "10s", "": "true"}
+	own := map[string]string{"node-labels": "a=b", "register-with-taints": "a=b:NoSchedule", "system-reserved": "cpu=1", "kube-reserved": "cpu=1", "eviction-hard": "memory.available<1Mi",
+		"eviction-soft": "memory.available<1Mi", "eviction-soft-grace-period": "memory.available=1m", "eviction-minimum-reclaim": "memory.available=1Mi"}
 	kubeletFlags(func(_, name, kind, usage string) {
 		if usage == "" {
 			t.Errorf("--%s has no explanation", name)
@@ -218,3 +222,36 @@ func TestConfigurationFiles(t *testing.T) {
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// Every flag that the kubelet reads is in its help: the list is taken from its source.
+func TestKubeletHelpIsComplete(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../kubelet/config/config.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	kubeletFlags(func(_, name, _, _ string) { shown[name] = true })
+	read := 0
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Name.Name != "flags" {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			kv, ok := n.(*ast.KeyValueExpr)
+			if !ok {
+				return true
+			}
+			if lit, ok := kv.Key.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				read++
+				if name := strings.Trim(lit.Value, `"`); !shown[name] {
+					t.Errorf("--%s is not in the help", name)
+				}
+			}
+			return true
+		})
+	}
+	if read < 50 {
+		t.Errorf("only %d flags were found", read)
+	}
+}

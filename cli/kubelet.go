@@ -41,6 +41,13 @@ node-status-update-frequency duration | Specifies how often kubelet posts node s
 max-pods int32 | Number of Pods that can run on this Kubelet. (default 110)
 system-reserved strings | A set of ResourceName=ResourceQuantity pairs reserved for non-kubernetes components.
 kube-reserved strings | A set of ResourceName=ResourceQuantity pairs reserved for kubernetes system components.
+pod-max-pids int64 | Set the maximum number of processes per pod. If -1, the kubelet defaults to the node allocatable PID capacity. (default -1)
+allowed-unsafe-sysctls strings | Comma-separated list of unsafe sysctls or unsafe sysctl patterns (ending in *) that pods may set.
+eviction-soft strings | A set of eviction thresholds that if met over a corresponding grace period would trigger a pod eviction.
+eviction-soft-grace-period strings | A set of eviction grace periods that correspond to how long a soft eviction threshold must hold.
+eviction-max-pod-grace-period int32 | Maximum allowed grace period (in seconds) to use when terminating pods in response to a soft eviction threshold being met.
+eviction-minimum-reclaim strings | A set of minimum reclaims that describes the minimum amount of a resource the kubelet will reclaim when performing a pod eviction.
+eviction-pressure-transition-period duration | Duration for which the kubelet has to wait before transitioning out of an eviction pressure condition. (default 5m0s)
 eviction-hard strings | A set of eviction thresholds (e.g. memory.available<1Gi) that if met would trigger a pod eviction.`},
 	{"Container runtime", `
 container-runtime-endpoint string | The endpoint of container runtime service. (default "unix:///run/containerd/containerd.sock")
@@ -54,6 +61,8 @@ seccomp-default | Use RuntimeDefault as the default seccomp profile for all work
 serialize-image-pulls | Pull images one at a time. (default true)
 image-gc-high-threshold int32 | The percent of disk usage after which image garbage collection is always run. (default 85)
 image-gc-low-threshold int32 | The percent of disk usage before which image garbage collection is never run. (default 80)
+minimum-image-ttl-duration duration | Minimum age for an unused image before it is garbage collected. (default 2m0s)
+container-log-max-files int32 | Set the maximum number of container log files that can be present for a container. (default 5)
 container-log-max-size string | Set the maximum size of container log file before it is rotated. (default "10Mi")`},
 	{"DNS", `
 cluster-dns strings | Comma-separated list of DNS server IP address, used by Pods with "dnsPolicy=ClusterFirst".
@@ -62,6 +71,9 @@ resolv-conf string | Resolver configuration file used as the basis for the conta
 	{servingFlags, `
 address string | The IP address for the Kubelet to serve on. (default "0.0.0.0")
 port int32 | The port for the Kubelet to serve on. (default 10250)
+enable-server | Enable the Kubelet's server. (default true)
+read-only-port int32 | The read-only port for the Kubelet to serve on with no authentication/authorization (set to 0 to disable).
+rotate-server-certificates | Auto-request and rotate the kubelet serving certificates by requesting new ones from the API server.
 healthz-bind-address string | The IP address for the healthz server to serve on. (default "127.0.0.1")
 healthz-port int32 | The port of the localhost healthz endpoint, 0 to disable. (default 10248)
 tls-cert-file string | File containing x509 Certificate used for serving HTTPS.
