@@ -83,5 +83,17 @@ func TestCounts(t *testing.T) {
 		clock.Sleep(t.Context(), 10*time.Second)
 		want["pods"] = resource.MustParse("2")
 		check("q", want)
+		// A pod goes just when admission lets another in.
+		q, _ = client.Of[corev1.ResourceQuota](srv, "ns").Get(t.Context(), "q")
+		q = q.DeepCopy()
+		q.Status.Used["pods"] = resource.MustParse("3")
+		client.Of[corev1.ResourceQuota](srv, "ns").UpdateStatus(t.Context(), q)
+		client.Of[corev1.Pod](srv, "ns").Delete(t.Context(), "p0", nil)
+		clock.Sleep(t.Context(), time.Second)
+		want["pods"] = resource.MustParse("3")
+		check("q", want)
+		clock.Sleep(t.Context(), 10*time.Second)
+		want["pods"] = resource.MustParse("1")
+		check("q", want)
 	})
 }

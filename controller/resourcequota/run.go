@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	devicev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -31,6 +32,8 @@ const (
 	// what was charged may not be stored yet, and a count without it would give
 	// its room away.
 	settle = 5 * time.Second
+	// young is how old a charge must be before less than it is written.
+	young = 2 * time.Second
 	// lookAgain is when a resource that nothing serves is looked for again.
 	lookAgain = 10 * time.Second
 )
@@ -41,12 +44,13 @@ type loop struct {
 	quotas  *client.Mirror[corev1.ResourceQuota]
 
 	mu      sync.Mutex
+	charged map[controller.Key]time.Time // when a quota's used amounts last changed
 	counted map[schema.GroupResource]*client.ObjectMirror
 }
 
 // New returns the resourcequota loop.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{mirrors: d.Mirrors, counted: map[schema.GroupResource]*client.ObjectMirror{}}
+	l := &loop{mirrors: d.Mirrors, charged: map[controller.Key]time.Time{}, counted: map[schema.GroupResource]*client.ObjectMirror{}}
 	l.Loop = controller.NewLoop(d, "resourcequota", 5, l.reconcile)
 	l.quotas = controller.Input(l.Loop, l.ofQuota)
 	return l
@@ -55,6 +59,7 @@ func New(d controller.Deps) controller.Controller {
 // ofQuota counts at once when what is limited has changed; a charge by
 // admission is checked later.
 func (l *loop) ofQuota(old, new *corev1.ResourceQuota) []controller.Key {
+	l.note(old, new)
 	switch {
 	case new == nil:
 		return nil
@@ -64,6 +69,35 @@ func (l *loop) ofQuota(old, new *corev1.ResourceQuota) []controller.Key {
 		l.After(client.KeyOf(new), settle)
 	}
 	return nil
+}
+
+// note keeps when admission last charged.
+func (l *loop) note(old, new *corev1.ResourceQuota) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case new == nil:
+		delete(l.charged, client.KeyOf(old))
+	case old != nil && !equality.Semantic.DeepEqual(old.Status.Used, new.Status.Used):
+		l.charged[client.KeyOf(new)] = clock.Now()
+	}
+}
+
+// fresh returns how long a quota's last charge is to be believed.
+func (l *loop) fresh(k controller.Key) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return clock.Until(l.charged[k].Add(young))
+}
+
+// below says whether a count is less than what was charged of anything.
+func below(used, charged corev1.ResourceList) bool {
+	for name, q := range charged {
+		if n, counted := used[name]; counted && n.Cmp(q) < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
@@ -99,6 +133,10 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if equality.Semantic.DeepEqual(q.Status.Hard, q.Spec.Hard) && equality.Semantic.DeepEqual(q.Status.Used, used) {
 		return nil
 	}
+	if wait := l.fresh(k); wait > 0 && below(used, q.Status.Used) {
+		l.After(k, wait) // what was charged may not be stored yet
+		return nil
+	}
 	next := q.DeepCopy()
 	next.Status = corev1.ResourceQuotaStatus{Hard: q.Spec.Hard.DeepCopy(), Used: used}
 	out, err := client.Of[corev1.ResourceQuota](l.Client, k.Namespace).UpdateStatus(ctx, next)
@@ -128,6 +166,8 @@ func kindOf(name string) schema.GroupResource {
 		return schema.ParseGroupResource(counted)
 	}
 	switch {
+	case strings.HasSuffix(name, quota.DeviceClassSuffix):
+		return schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"}
 	case name == "services" || strings.HasPrefix(name, "services."):
 		return schema.GroupResource{Resource: "services"}
 	case name == "persistentvolumeclaims" || strings.HasSuffix(name, "requests.storage") || strings.HasSuffix(name, "storageclass.storage.k8s.io/persistentvolumeclaims"):
@@ -174,6 +214,8 @@ func (l *loop) mirrorOf(gr schema.GroupResource, gvr schema.GroupVersionResource
 		client.MirrorOf[corev1.Pod](l.mirrors, client.MirrorOptions{})
 	case schema.GroupResource{Resource: "services"}:
 		client.MirrorOf[corev1.Service](l.mirrors, client.MirrorOptions{})
+	case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"}:
+		client.MirrorOf[devicev1.ResourceClaim](l.mirrors, client.MirrorOptions{})
 	case schema.GroupResource{Resource: "persistentvolumeclaims"}:
 		client.MirrorOf[corev1.PersistentVolumeClaim](l.mirrors, client.MirrorOptions{})
 	}
