@@ -165,10 +165,10 @@ func (k *kind) Load(values [][]byte) ([]api.Object, error) {
 	for i, v := range values {
 		u := &unstructured.Unstructured{}
 		if err := u.UnmarshalJSON(v); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("decode: %s: %w", k.f.prefix(), err)
 		}
 		if _, err := k.coerce(u, coercion{stored: true}); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("decode: %s: %s: %w", k.f.prefix(), u.GetName(), err)
 		}
 		gv, _ := schema.ParseGroupVersion(u.GetAPIVersion())
 		if s, err := k.schemaOf(gv.Version); err != nil {

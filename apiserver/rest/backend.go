@@ -72,6 +72,9 @@ func (b Backend) List(ctx context.Context, gr schema.GroupResource, namespace st
 }
 
 func (o *Op) objects(recs []*storage.Record) ([]api.Object, error) {
+	if err := o.warm(recs); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
 	out := make([]api.Object, len(recs))
 	for i, rec := range recs {
 		var err error

@@ -2,7 +2,6 @@ package rest
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -99,10 +98,7 @@ func (s *Served) warm(recs []*storage.Record) error {
 	}
 	objs, err := s.custom.Load(values)
 	if err != nil {
-		if len(cold) == 1 {
-			return fmt.Errorf("decode: %s: %w", cold[0].Key, err)
-		}
-		return fmt.Errorf("decode: %s: %w", s.Prefix(), err)
+		return err // a conversion webhook's words are for the user, as they are
 	}
 	for i, rec := range cold {
 		objs[i].SetResourceVersion(strconv.FormatInt(rec.Rev, 10))

@@ -220,6 +220,9 @@ func (e *Engine) DeleteCollection(ctx context.Context, o *Op, opts *metav1.Delet
 	if err != nil {
 		return nil, "", err
 	}
+	if err := o.warm(l.Records); err != nil {
+		return nil, "", err
+	}
 	var out []*Result
 	for _, rec := range l.Records {
 		obj, err := o.object(rec)

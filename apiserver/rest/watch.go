@@ -138,6 +138,9 @@ func tooOld(rev int64) error {
 func (w *Watch) Next(ctx context.Context) ([]Seen, error) {
 	w.queue = w.queue[:0]
 	if len(w.first) > 0 {
+		if err := w.op.warm(w.first); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
 		for _, rec := range w.first {
 			w.queue = append(w.queue, Seen{Type: watch.Added, Rec: rec})
 		}
