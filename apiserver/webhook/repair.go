@@ -40,6 +40,8 @@ func heartbeat(a *request.Attributes) bool {
 		switch resource {
 		case "nodes", "nodes/status", "pods/status", "pods/binding", "bindings", "endpoints", "resourcequotas/status", "namespaces/status", "namespaces/finalize":
 			return true
+		case "serviceaccounts/token": // without which no container starts
+			return true
 		case "serviceaccounts", "configmaps": // every namespace's own, without which no pod starts there
 			return a.Name == "default" || a.Name == "kube-root-ca.crt"
 		case "pods": // an evicted pod makes room for another
@@ -49,6 +51,10 @@ func heartbeat(a *request.Attributes) bool {
 		return resource == "leases" && (a.Namespace == "kube-node-lease" || a.Namespace == metav1.NamespaceSystem)
 	case discoveryv1.GroupName:
 		return resource == "endpointslices"
+	case "certificates.k8s.io": // nodes join, and their certificates run out
+		return a.Resource.Resource == "certificatesigningrequests"
+	case "storage.k8s.io":
+		return a.Resource.Resource == "volumeattachments" || resource == "csinodes"
 	}
 	return false
 }
@@ -107,6 +113,8 @@ func podLabels(obj api.Object) map[string]string {
 		return o.Spec.Template.Labels
 	case *appsv1.DaemonSet:
 		return o.Spec.Template.Labels
+	case *appsv1.ControllerRevision:
+		return o.Labels
 	case *batchv1.Job:
 		return o.Spec.Template.Labels
 	case *corev1.ReplicationController:

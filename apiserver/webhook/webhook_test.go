@@ -218,6 +218,8 @@ func TestHeartbeatsAreNotStopped(t *testing.T) {
 		{node, "nodes", "status", "", true},
 		{node, "pods", "status", "n", true},
 		{node, "pods", "", "n", false},
+		{node, "serviceaccounts", "token", "n", true},
+		{node, "secrets", "", "n", false},
 		{manager, "endpointslices.discovery.k8s.io", "", "n", true},
 		{&request.User{Name: "jane"}, "leases.coordination.k8s.io", "", "kube-node-lease", false},
 		{&request.User{Name: "jane", Groups: []string{request.Masters}}, "nodes", "status", "", false},
