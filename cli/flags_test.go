@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -234,7 +235,10 @@ func TestKubeletHelpIsComplete(t *testing.T) {
 	read := 0
 	for _, d := range file.Decls {
 		f, ok := d.(*ast.FuncDecl)
-		if !ok || f.Name.Name != "flags" {
+		if !ok || f.Type.Results == nil || len(f.Type.Results.List) != 1 {
+			continue
+		}
+		if m, ok := f.Type.Results.List[0].Type.(*ast.MapType); !ok || fmt.Sprint(m.Value) != "flag" {
 			continue
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
