@@ -460,3 +460,38 @@ func BenchmarkCustomResource(b *testing.B) {
 	line, _ := json.Marshal(ratios)
 	fmt.Println(string(line))
 }
+
+// A change of one definition is no affair of another's watchers; the changed
+// kind's begin anew.
+func TestWatchesOutliveOthersDefinitions(t *testing.T) {
+	c := newCustomServer(t)
+	c.define(crontabs)
+	c.define(strings.Replace(boats, "CONVERSION", "{strategy: None}", 1))
+	boatsEnd := make(chan []map[string]any, 1)
+	got := frames(t, c.h, tabs+"?watch=1", 1, func() {
+		go func() {
+			boatsEnd <- frames(t, c.h, boatsV1+"?watch=1", 2, func() { c.do("POST", boatsV1, jsonType, boat("v1", "b", `"feet":3`)) })
+		}()
+		within(t, "the boat is there", func() bool { code, _, _ := c.do("GET", boatsV1+"/b", "", ""); return code == 200 })
+		c.do("PATCH", crds+"/boats.sea.example.com", "application/json-patch+json", `[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/sails","value":{"type":"integer"}}]`)
+		select {
+		case seen := <-boatsEnd:
+			if s := story(seen); s != "ADDED b; " {
+				t.Errorf("the watch of boats saw %s", s)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the watch of the changed kind goes on")
+		}
+		c.do("POST", tabs, jsonType, tab("late", `{"cronSpec":"* * * * *"}`))
+	})
+	if s := story(got); s != "ADDED late; " {
+		t.Errorf("the watch of crontabs saw %s", s)
+	}
+	if code, doc, _ := c.do("POST", boatsV1, jsonType, boat("v1", "c", `"sails":2`)); code != 201 || doc["sails"] != float64(2) {
+		t.Errorf("after the change: %d %v", code, doc)
+	}
+	gone := frames(t, c.h, tabs+"?watch=1", 3, func() { c.do("DELETE", crds+"/crontabs.stable.example.com", "", "") })
+	if s := story(gone); s != "ADDED late; DELETED late; " {
+		t.Errorf("the watch of a kind that goes saw %s", s)
+	}
+}
