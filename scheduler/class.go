@@ -14,6 +14,7 @@ import (
 // class is what is known of all pods that placing treats alike.
 type class struct {
 	sample    *info
+	profile   *Profile
 	spread    labels.Selector // of the workload the pods belong to, nil without
 	only      string          // the one node they may run on
 	selective bool
@@ -69,7 +70,7 @@ func (c *cluster) classOf(i *info, spread labels.Selector) *class {
 
 func (c *cluster) newClass(i *info, spread labels.Selector) *class {
 	p := i.pod
-	k := &class{sample: i, spread: spread, only: onlyNode(p), selective: selective(p), epoch: -1, preferred: preferredNodes(p)}
+	k := &class{sample: i, profile: c.profile(p.Spec.SchedulerName), spread: spread, only: onlyNode(p), selective: selective(p), epoch: -1, preferred: preferredNodes(p)}
 	if k.selective {
 		k.nodes = nodeaffinity.GetRequiredNodeAffinity(p)
 	}
@@ -140,16 +141,23 @@ func (k *class) measure(n *node) {
 
 const full = 100 // the best score
 
-// roomScore prefers nodes with much left.
+// roomScore prefers nodes with much left, or, to pack, those with little.
 func (k *class) roomScore(n *node) int64 {
-	left := func(have, used int64) int64 {
-		if have == 0 || used > have {
+	pr := k.profile
+	score := func(have, used int64) int64 {
+		switch {
+		case have == 0 || used > have:
 			return 0
+		case pr.Pack:
+			return used * full / have
 		}
 		return (have - used) * full / have
 	}
+	if pr.CPU+pr.Memory == 0 {
+		return 0
+	}
 	s, u := &k.sample.scored, &n.scored
-	return (left(n.allocatable.cpu, u.cpu+s.cpu) + left(n.allocatable.memory, u.memory+s.memory)) / 2
+	return (score(n.allocatable.cpu, u.cpu+s.cpu)*pr.CPU + score(n.allocatable.memory, u.memory+s.memory)*pr.Memory) / (pr.CPU + pr.Memory)
 }
 
 // balanceScore prefers nodes whose processor and memory would be used alike.

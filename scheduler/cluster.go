@@ -31,6 +31,8 @@ type cluster struct {
 	byName map[string]*node
 	pods   map[types.UID]placed
 
+	profiles map[string]*Profile // by scheduler's name
+
 	namespaces func(name string) labels.Set
 	claims     func(p *corev1.Pod) ([]need, string)
 
@@ -72,6 +74,15 @@ func newCluster() *cluster {
 		claims:  func(*corev1.Pod) ([]need, string) { return nil, "" },
 		prickly: map[types.UID]placed{}, drawn: map[types.UID]placed{}, images: map[string]int{}, classes: map[string]*class{},
 	}
+}
+
+// profile returns how pods that ask for a name are placed.
+func (c *cluster) profile(name string) *Profile {
+	if p := c.profiles[name]; p != nil {
+		return p
+	}
+	p := DefaultProfile(name)
+	return &p
 }
 
 func (c *cluster) log(n *node, p *info, sign int) {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 // Config is what may be chosen about a scheduler. The zero value is upstream's default.
 type Config struct {
 	Name           string        // of the scheduler that pods ask for; "" is default-scheduler
+	Profiles       []Profile     // how pods are placed, by the name they ask for; nil is the default under Name
 	InitialBackoff time.Duration // first wait of a pod that found no node; 0 is 1s
 	MaxBackoff     time.Duration // 0 is 10s
 	Parallelism    int           // bindings and status writes under way at once; 0 is 64
@@ -31,6 +33,17 @@ type Config struct {
 func (c *Config) Check() error {
 	if c.Name == "" {
 		c.Name = "default-scheduler"
+	}
+	if len(c.Profiles) == 0 {
+		c.Profiles = []Profile{DefaultProfile(c.Name)}
+	}
+	c.Name = c.Profiles[0].Name
+	names := map[string]bool{}
+	for _, p := range c.Profiles {
+		if p.Name == "" || names[p.Name] {
+			return fmt.Errorf("scheduler: profiles: schedulerName %q: want one each, all different", p.Name)
+		}
+		names[p.Name] = true
 	}
 	if c.InitialBackoff == 0 {
 		c.InitialBackoff = time.Second

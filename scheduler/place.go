@@ -11,17 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Weights of the scores: upstream's default profile.
-const (
-	weightTaints   = 3
-	weightPrefer   = 2
-	weightSpread   = 2
-	weightPull     = 2
-	weightRoom     = 1
-	weightBalance  = 1
-	weightLocality = 1
-)
-
 // place chooses a node for a pod; the nodes' own names break ties by chance.
 // With no node that does it returns nil and the class, which knows why.
 func (c *cluster) place(i *info, spread labels.Selector, rng *rand.Rand) (*node, *class) {
@@ -81,23 +70,24 @@ func (k *class) best(c *cluster, rng *rand.Rand) int32 {
 			lowPull, highPull = min(lowPull, p), max(highPull, p)
 		}
 	}
+	w := &k.profile.Weights
 	crowd := k.crowds(c)
 	best, ties, top := c.feasible[0], 0, int64(math.MinInt64)
 	for j, at := range c.feasible {
 		s := &k.states[at]
-		total := s.room*weightRoom + s.balance*weightBalance + s.images*weightLocality
+		total := s.room*w.Room + s.balance*w.Balance + s.images*w.Locality
 		if mostPrefer > 0 {
-			total += s.prefer * full / mostPrefer * weightPrefer
+			total += s.prefer * full / mostPrefer * w.Prefer
 		}
 		if mostTaints > 0 {
-			total += (full - s.taints*full/mostTaints) * weightTaints
+			total += (full - s.taints*full/mostTaints) * w.Taints
 		}
 		if pulled && highPull > lowPull {
 			p := k.topo.pull(c.nodes[at])
-			total += int64(float64(full)*float64(p-lowPull)/float64(highPull-lowPull)) * weightPull
+			total += int64(float64(full)*float64(p-lowPull)/float64(highPull-lowPull)) * w.Pull
 		}
 		if crowd != nil {
-			total += crowd[j] * weightSpread
+			total += crowd[j] * w.Spread
 		}
 		switch {
 		case total > top:

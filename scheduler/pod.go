@@ -224,7 +224,7 @@ func withLabelKeys(s labels.Selector, l map[string]string, match, mismatch []str
 func signature(i *info, spread string) string {
 	p := i.pod
 	var b strings.Builder
-	b.WriteString(p.Namespace)
+	b.WriteString(p.Spec.SchedulerName + "/" + p.Namespace)
 	writeMap(&b, p.Labels)
 	writeMap(&b, p.Spec.NodeSelector)
 	num := func(n int64) { b.WriteByte('|'); b.WriteString(strconv.FormatInt(n, 36)) }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	devicev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -62,6 +63,10 @@ func New(cfg Config, d Deps) (*Scheduler, error) {
 	}
 	s.cluster.namespaces = s.v.namespaceLabels
 	s.cluster.claims = s.v.needs
+	s.cluster.profiles = map[string]*Profile{}
+	for i := range cfg.Profiles {
+		s.cluster.profiles[cfg.Profiles[i].Name] = &cfg.Profiles[i]
+	}
 	s.metrics = newMetrics(d.Metrics, cfg.Name, func(g stage) float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -146,7 +151,10 @@ func (s *Scheduler) detach(ctx context.Context, fn func(ctx context.Context)) {
 // What is written must not look at shared state: it takes copies along.
 func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 	began, p := clock.Now(), w.pod
-	spread := s.v.workload(w.pod)
+	var spread labels.Selector
+	if !s.cluster.profile(p.Spec.SchedulerName).NoSpread {
+		spread = s.v.workload(w.pod)
+	}
 	restore, own := s.makeWay(w.pod)
 	n, k := s.cluster.place(w.info, spread, s.rng)
 	if s.metrics != nil {
@@ -333,7 +341,7 @@ func (s *Scheduler) podChanged(old, p *corev1.Pod) {
 		}
 		return
 	}
-	if p.Spec.SchedulerName != s.cfg.Name || p.DeletionTimestamp != nil {
+	if s.cluster.profiles[p.Spec.SchedulerName] == nil || p.DeletionTimestamp != nil {
 		s.unnominate(p)
 		s.line.drop(p.UID)
 		return
