@@ -63,6 +63,8 @@ type Config struct {
 
 	// Serve is the HTTPS endpoint; nil is none.
 	Serve *Serve
+	// Plugins lets storage drivers of the node register themselves.
+	Plugins bool
 	// Certs says which certificates the agent renews by itself; nil is none.
 	Certs *certs.Config
 	// Component is the configuration as the user gave it, shown at /configz.
@@ -92,7 +94,7 @@ func Default() Config {
 		Relist: 5 * time.Minute, StatusEvery: 10 * time.Second, StatusReport: 5 * time.Minute, LeaseDuration: 40 * time.Second,
 		MaxCrashDelay: crashMax, ContainerLogMaxSize: 10 << 20, ContainerLogMaxFiles: 5, EnforceAdmission: true,
 		Version: "v1.37.2", ImageGCHigh: 85, ImageGCLow: 80, ImageMinAge: 2 * time.Minute,
-		PressureTransition: 5 * time.Minute,
+		PressureTransition: 5 * time.Minute, Plugins: true,
 	}
 }
 

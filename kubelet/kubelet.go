@@ -23,6 +23,7 @@ import (
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/kubelet/certs"
 	"github.com/sampan-dev/sampan/kubelet/cri"
+	"github.com/sampan-dev/sampan/kubelet/csi"
 	"github.com/sampan-dev/sampan/kubelet/image"
 	"github.com/sampan-dev/sampan/kubelet/nodestatus"
 	"github.com/sampan-dev/sampan/kubelet/probe"
@@ -42,6 +43,7 @@ type Kubelet struct {
 	services client.Watchable[corev1.Service]
 	refs     *refs
 	volumes  *volume.Manager
+	drivers  *csi.Registry
 	images   *image.Puller
 	probes   *probe.Manager
 	nodes    *nodestatus.Manager
@@ -89,7 +91,8 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 	k.mirror = client.MirrorOf[corev1.Pod](deps.Mirrors, client.MirrorOptions{Fields: "spec.nodeName=" + cfg.NodeName})
 	k.services = client.MirrorOf[corev1.Service](deps.Mirrors, client.MirrorOptions{})
 	k.refs = newRefs(deps.Client, k.refChanged)
-	k.volumes = volume.New(cfg.Root, source{k})
+	k.drivers = csi.New(cfg.Root, cfg.NodeName, deps.Client, k.log)
+	k.volumes = volume.New(cfg.Root, source{k}, drivers{k})
 	k.images = image.New(deps.Images, cfg.ParallelPulls)
 	k.probes = probe.New(probe.Deps{
 		Ask: probe.Network{Runtime: deps.Runtime}, Log: k.log, Changed: k.work.Add, Count: k.metrics.probed,
@@ -131,6 +134,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	g.Go("refresh", k.refresh)
 	g.Go("logs", k.rotate)
 	g.Go("pressure", k.watchPressure)
+	if k.cfg.Plugins {
+		g.Go("storage drivers", k.drivers.Run)
+	}
 	if c := k.cfg.Certs; c != nil {
 		k.certs = certs.New(*c, k.deps.Client, k.log)
 		g.Go("certificates", k.certs.Run)

@@ -42,13 +42,34 @@ type Source interface {
 	Resource(pod *corev1.Pod, ref *corev1.ResourceFieldSelector) (string, error)
 }
 
+// DriverVolume is a volume that a storage driver provides.
+type DriverVolume struct {
+	Pod                     *corev1.Pod
+	Name                    string // the PersistentVolume's, or the pod's own
+	Source                  *corev1.CSIPersistentVolumeSource
+	Modes                   []corev1.PersistentVolumeAccessMode
+	Options                 []string
+	Block, ReadOnly, Inline bool
+	Dir                     string // where the pod keeps it
+}
+
+// Drivers are the storage drivers of the node.
+type Drivers interface {
+	// Mount makes a volume be at path. own: its files shall be the pod's group's.
+	Mount(ctx context.Context, v *DriverVolume) (path string, own bool, err error)
+	Unmount(ctx context.Context, uid types.UID, dir string) error
+	Inline(pod *corev1.Pod, volume string) (handle string)
+}
+
 // Manager keeps the volumes of all pods. Make one with New.
 type Manager struct {
-	root string // /var/lib/kubelet
-	src  Source
+	root    string // /var/lib/kubelet
+	src     Source
+	drivers Drivers
 
-	mu     sync.Mutex
-	tokens map[string]token
+	mu      sync.Mutex
+	tokens  map[string]token
+	mounted map[string]string // paths of drivers' volumes, by directory
 }
 
 type token struct {
@@ -57,9 +78,9 @@ type token struct {
 	refresh time.Time
 }
 
-// New returns a manager of the volumes below root.
-func New(root string, src Source) *Manager {
-	return &Manager{root: root, src: src, tokens: map[string]token{}}
+// New returns a manager of the volumes below root. drivers may be nil.
+func New(root string, src Source, drivers Drivers) *Manager {
+	return &Manager{root: root, src: src, drivers: drivers, tokens: map[string]token{}, mounted: map[string]string{}}
 }
 
 // PodDir is where all of a pod lies.
@@ -111,6 +132,8 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		return m.claim(ctx, pod, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
 	case v.Ephemeral != nil:
 		return m.claim(ctx, pod, pod.Name+"-"+v.Name, false)
+	case v.CSI != nil:
+		return m.inline(ctx, pod, v)
 	case v.Image != nil: // the runtime mounts it
 	default:
 		err = errors.New("no volume plugin matched")
@@ -130,6 +153,11 @@ func (m *Manager) claim(ctx context.Context, pod *corev1.Pod, name string, readO
 		at.Path, err = pv.Spec.HostPath.Path, checkHostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:
 		at.Path, err = m.local(pod, pv, at)
+	case pv.Spec.CSI != nil:
+		at.ReadOnly = at.ReadOnly || pv.Spec.CSI.ReadOnly
+		at.Path, err = m.driven(ctx, &DriverVolume{
+			Pod: pod, Name: pv.Name, Source: pv.Spec.CSI, Modes: pv.Spec.AccessModes, Options: pv.Spec.MountOptions, Block: at.Block, ReadOnly: at.ReadOnly,
+		})
 	default:
 		err = fmt.Errorf("no volume plugin matched for persistent volume %s", pv.Name)
 	}
@@ -308,6 +336,9 @@ func checkHostPath(h *corev1.HostPathVolumeSource) error {
 // Teardown removes all that a pod left, mounts first.
 func (m *Manager) Teardown(uid types.UID) error {
 	dir := m.PodDir(uid)
+	if err := m.undrive(uid); err != nil {
+		return fmt.Errorf("teardown: pod %s: %w", uid, err)
+	}
 	if err := unmountBelow(dir); err != nil {
 		return fmt.Errorf("teardown: pod %s: %w", uid, err)
 	}

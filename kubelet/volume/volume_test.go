@@ -171,7 +171,7 @@ func TestConfigMapVolumes(t *testing.T) {
 		{"unless it is optional too", configVolume("no", true), nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := New(t.TempDir(), src)
+			m := New(t.TempDir(), src, nil)
 			paths, err := m.Setup(t.Context(), podWith(tt.v))
 			if tt.err != "" {
 				if err == nil || !strings.HasSuffix(err.Error(), tt.err) {
@@ -205,7 +205,7 @@ func TestConfigMapVolumes(t *testing.T) {
 func TestTokensAreRenewedAtFourFifths(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &objects{}
-		m := New(t.TempDir(), src)
+		m := New(t.TempDir(), src, nil)
 		life := int64(1000)
 		pod := podWith()
 		get := func() string {
