@@ -326,14 +326,15 @@ func (c *ControlPlane) runAccess(g *run.Group, as func(func(context.Context) err
 			return c.gate.authz.Follow(ctx, a.AuthorizationConfig, a.read.authorization)
 		})
 	}
+	g.Go("trust", as(c.keepTrust))
 	g.Go("legacy tokens", as(c.gate.accounts.Run))
 }
 
 // legacyTokens is the work that dates the watch over tokens kept in secrets.
 func (c *ControlPlane) legacyTokens() request.Hook {
-	return request.Hook{Name: "start-legacy-token-tracking-controller", Fn: func(ctx context.Context, b request.Backend) error {
+	return request.Hook{Name: "start-legacy-token-tracking-controller", Fn: inSystem(func(ctx context.Context, b request.Backend) error {
 		return c.gate.accounts.TrackLegacy(ctx, b)
-	}}
+	})}
 }
 
 // accountTokens makes the loop that fills Secrets with tokens.

@@ -230,6 +230,7 @@ func (c *ControlPlane) hooks() []request.Hook {
 		{Name: "start-kubernetes-service-cidr-controller", Fn: serviceRange(c.cfg.ServiceCIDRs)},
 		c.registration(),
 		c.legacyTokens(),
+		c.publishTrust(),
 		{Name: "rbac/bootstrap-roles", Fn: func(ctx context.Context, b request.Backend) error {
 			if err := authz.Bootstrap(ctx, b); err != nil {
 				return err

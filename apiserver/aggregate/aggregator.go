@@ -33,6 +33,8 @@ type Aggregator struct {
 	table   atomic.Pointer[table]
 	merged  merges
 	touched chan struct{} // an automatic APIService was changed by somebody; capacity 1
+	some    chan struct{} // closed when there is a remote for the first time
+	once    sync.Once
 
 	mu       sync.Mutex
 	services map[string]*apiregistrationv1.APIService
@@ -56,7 +58,7 @@ func New(c Config, d Deps) (*Aggregator, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Aggregator{
-		c: c, d: d, log: d.Log, metrics: newMetrics(d.Metrics), touched: make(chan struct{}, 1),
+		c: c, d: d, log: d.Log, metrics: newMetrics(d.Metrics), touched: make(chan struct{}, 1), some: make(chan struct{}),
 		queue:    queue.New[string](backoff.Policy{First: 200 * time.Millisecond, Max: 30 * time.Second}),
 		services: map[string]*apiregistrationv1.APIService{}, remotes: map[string]*remote{},
 	}
@@ -74,16 +76,17 @@ func (a *Aggregator) Run(ctx context.Context) error {
 	g := run.New(ctx)
 	back := a.d.Back
 	g.Go("apiservices", func(ctx context.Context) error { return back.Changes(ctx, apiServices(), a.observe) })
-	g.Go("apiservices: services", func(ctx context.Context) error {
-		return back.Changes(ctx, schema.GroupResource{Resource: "services"}, a.serviceChanged)
-	})
-	g.Go("apiservices: endpoints", func(ctx context.Context) error {
-		return back.Changes(ctx, schema.GroupResource{Group: discoveryv1.GroupName, Resource: "endpointslices"}, a.serviceChanged)
-	})
-	g.Go("apiservices: register", a.follow)
-	if a.c.Trust != nil {
-		g.Go("apiservices: trust", func(ctx context.Context) error { return a.c.Trust.keep(ctx, back, a.log) })
+	for _, gr := range []schema.GroupResource{{Resource: "services"}, {Group: discoveryv1.GroupName, Resource: "endpointslices"}} {
+		g.Go("apiservices: "+gr.Resource, func(ctx context.Context) error {
+			select {
+			case <-a.some: // most clusters never need to know
+				return back.Changes(ctx, gr, a.serviceChanged)
+			case <-ctx.Done():
+				return nil
+			}
+		})
 	}
+	g.Go("apiservices: register", a.follow)
 	for range checkers {
 		g.Go("apiservices: check", a.work)
 	}
@@ -162,6 +165,7 @@ func (a *Aggregator) place(s *apiregistrationv1.APIService, exists bool) {
 		}
 		r = next
 		a.remotes[s.Name] = r
+		a.once.Do(func() { close(a.some) })
 	}
 	r.say(s)
 }

@@ -32,8 +32,6 @@ type Config struct {
 	// Quarantine is how long a server may be silent until the plain discovery
 	// leaves it out; a minute when 0.
 	Quarantine time.Duration
-	// Trust is published for other servers; nil publishes nothing.
-	Trust *Trust
 }
 
 // Deps are what the aggregator works with.

@@ -1,7 +1,9 @@
 package aggregate
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -107,19 +109,24 @@ func TestRegister(t *testing.T) {
 func TestTrust(t *testing.T) {
 	back := requesttest.New()
 	configMaps := schema.GroupResource{Resource: "configmaps"}
-	back.With(configMaps, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: trustMap}, Data: map[string]string{"client-ca-file": "older\n", "mine": "1"}})
-	a, err := New(Config{Trust: &Trust{
+	back.With(configMaps, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: TrustMap}, Data: map[string]string{"client-ca-file": "older\n", "mine": "1"}})
+	trust := &Trust{
 		ClientCA: []byte("client\n"), RequestHeaderCA: []byte("front\n"), AllowedNames: []string{"front-proxy-client"},
 		UserHeaders: []string{"X-Remote-User"}, GroupHeaders: []string{"X-Remote-Group"}, Extra: []string{"X-Remote-Extra-"},
-	}}, Deps{Back: back, Served: func() ([]Served, <-chan struct{}) { return nil, nil }})
-	if err != nil {
-		t.Fatal(err)
 	}
+	wrong := make(chan struct{}, 1)
 	g := run.New(t.Context())
-	g.Go("aggregator", a.Run)
+	g.Go("repair", func(ctx context.Context) error { return trust.Repair(ctx, back, slog.New(slog.DiscardHandler), wrong) })
+	g.Go("watch", func(ctx context.Context) error {
+		return back.Changes(ctx, configMaps, func(_, now api.Object) {
+			if m, ok := now.(*corev1.ConfigMap); !ok || !trust.Right(m) {
+				wrong <- struct{}{}
+			}
+		})
+	})
 	defer func() { g.Stop(); g.Wait() }()
 	data := func() map[string]string {
-		o, err := back.Get(t.Context(), configMaps, "kube-system", trustMap)
+		o, err := back.Get(t.Context(), configMaps, "kube-system", TrustMap)
 		if err != nil {
 			return nil
 		}
@@ -137,11 +144,11 @@ func TestTrust(t *testing.T) {
 		eventually(t, func() bool { got, _ = json.Marshal(data()); return string(got) == string(text) }, func() string { return "data " + string(got) + ", want " + string(text) })
 	}
 	is(want)
-	back.Delete(t.Context(), configMaps, "kube-system", trustMap, nil)
+	back.Delete(t.Context(), configMaps, "kube-system", TrustMap, nil)
 	delete(want, "mine")
 	want["client-ca-file"] = "client\n"
 	is(want)
-	back.Modify(t.Context(), configMaps, "kube-system", trustMap, "", func(o api.Object) error {
+	back.Modify(t.Context(), configMaps, "kube-system", TrustMap, "", func(o api.Object) error {
 		o.(*corev1.ConfigMap).Data["requestheader-allowed-names"] = `["eve"]`
 		return nil
 	})

@@ -18,7 +18,6 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/kit/backoff"
 	"github.com/sampan-dev/sampan/kit/clock"
-	"github.com/sampan-dev/sampan/kit/run"
 )
 
 // Trust is whom other servers are to believe: published in a ConfigMap that they
@@ -31,30 +30,31 @@ type Trust struct {
 	UserHeaders, UIDHeaders, GroupHeaders, Extra []string
 }
 
-const trustMap = "extension-apiserver-authentication"
+// TrustMap is the ConfigMap, in kube-system.
+const TrustMap = "extension-apiserver-authentication"
 
 // Publish writes the ConfigMap.
 func (t *Trust) Publish(ctx context.Context, back request.Backend) error {
 	maps := schema.GroupResource{Resource: "configmaps"}
-	cur, err := back.Get(ctx, maps, metav1.NamespaceSystem, trustMap)
+	cur, err := back.Get(ctx, maps, metav1.NamespaceSystem, TrustMap)
 	if apierrors.IsNotFound(err) {
 		data, err := t.data(nil)
 		if err != nil {
 			return err
 		}
-		_, err = back.Create(ctx, maps, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: trustMap}, Data: data}, nil)
+		_, err = back.Create(ctx, maps, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: TrustMap}, Data: data}, nil)
 		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("configmap: %s: %w", trustMap, err)
+			return fmt.Errorf("configmap: %s: %w", TrustMap, err)
 		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if m, ok := cur.(*corev1.ConfigMap); ok && t.right(m) {
+	if m, ok := cur.(*corev1.ConfigMap); ok && t.Right(m) {
 		return nil
 	}
-	_, err = back.Modify(ctx, maps, metav1.NamespaceSystem, trustMap, "", func(o api.Object) error {
+	_, err = back.Modify(ctx, maps, metav1.NamespaceSystem, TrustMap, "", func(o api.Object) error {
 		m := o.(*corev1.ConfigMap)
 		data, err := t.data(m.Data)
 		if err != nil {
@@ -64,12 +64,13 @@ func (t *Trust) Publish(ctx context.Context, back request.Backend) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("configmap: %s: %w", trustMap, err)
+		return fmt.Errorf("configmap: %s: %w", TrustMap, err)
 	}
 	return nil
 }
 
-func (t *Trust) right(m *corev1.ConfigMap) bool {
+// Right says whether a ConfigMap holds what it should.
+func (t *Trust) Right(m *corev1.ConfigMap) bool {
 	want, err := t.data(m.Data)
 	return err == nil && maps.Equal(want, m.Data)
 }
@@ -115,35 +116,9 @@ func join(have string, bundle []byte) string {
 	return have + string(bundle)
 }
 
-// keep makes the ConfigMap and puts right what somebody changes, until ctx ends.
-func (t *Trust) keep(ctx context.Context, back request.Backend, log *slog.Logger) error {
-	wrong := make(chan struct{}, 1)
-	wrong <- struct{}{}
-	g := run.New(ctx)
-	g.Go("trust: repair", func(ctx context.Context) error { return t.repair(ctx, back, log, wrong) })
-	g.Go("trust: configmap", func(ctx context.Context) error {
-		return back.Changes(ctx, schema.GroupResource{Resource: "configmaps"}, func(old, now api.Object) {
-			o := now
-			if o == nil {
-				o = old
-			}
-			if o.GetName() != trustMap || o.GetNamespace() != metav1.NamespaceSystem {
-				return
-			}
-			if m, ok := now.(*corev1.ConfigMap); ok && t.right(m) {
-				return
-			}
-			select {
-			case wrong <- struct{}{}:
-			default:
-			}
-		})
-	})
-	return g.Wait()
-}
-
-// repair publishes whenever something is wrong, until it has succeeded.
-func (t *Trust) repair(ctx context.Context, back request.Backend, log *slog.Logger, wrong <-chan struct{}) error {
+// Repair publishes whenever something is wrong, until it has succeeded. It ends
+// with ctx.
+func (t *Trust) Repair(ctx context.Context, back request.Backend, log *slog.Logger, wrong <-chan struct{}) error {
 	again := backoff.Policy{First: 100 * time.Millisecond, Max: 30 * time.Second}
 	for {
 		select {
