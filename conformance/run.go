@@ -73,7 +73,7 @@ func (c *config) run(ctx context.Context) (err error) {
 			now.ParallelSeconds = took.Seconds()
 		}
 	}
-	now.stamp(c.revision(ctx), time.Now().UTC())
+	now.stamp(c.revision(context.WithoutCancel(ctx)), time.Now().UTC())
 	old.merge(now, all)
 	now.say(os.Stdout, chosen)
 	return errors.Join(old.write(c.facts), c.write(old))
