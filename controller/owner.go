@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -47,6 +48,44 @@ func OwnerKeys(o metav1.Object, kind schema.GroupVersionKind) []Key {
 		return nil
 	}
 	return []Key{{Namespace: o.GetNamespace(), Name: ref.Name}}
+}
+
+// Family is a kind of owners that adopt dependents by their labels.
+type Family[O any] struct {
+	Kind     schema.GroupVersionKind
+	Owners   *client.Mirror[O]
+	Selector func(*O) *metav1.LabelSelector
+}
+
+// Concerned finds the owners that a dependent's change concerns: its controllers
+// before and after, or, when nobody controls it, those that may adopt it.
+func Concerned[D, O any](f Family[O], old, new *D) []Key {
+	var keys []Key
+	if old != nil {
+		keys = OwnerKeys(any(old).(metav1.Object), f.Kind)
+	}
+	if new == nil {
+		return keys
+	}
+	obj := any(new).(metav1.Object)
+	if now := OwnerKeys(obj, f.Kind); len(now) > 0 {
+		if len(keys) > 0 && keys[0] == now[0] {
+			return now
+		}
+		return append(keys, now...)
+	}
+	if metav1.GetControllerOfNoCopy(obj) != nil || obj.GetDeletionTimestamp() != nil {
+		return keys
+	}
+	if old != nil && len(keys) == 0 && maps.Equal(any(old).(metav1.Object).GetLabels(), obj.GetLabels()) && metav1.GetControllerOfNoCopy(any(old).(metav1.Object)) == nil {
+		return nil // nobody wanted it before
+	}
+	for _, o := range f.Owners.List(obj.GetNamespace()) {
+		if sel, err := metav1.LabelSelectorAsSelector(f.Selector(o)); err == nil && !sel.Empty() && sel.Matches(labels.Set(obj.GetLabels())) {
+			keys = append(keys, client.KeyOf(o))
+		}
+	}
+	return keys
 }
 
 // Claim decides which objects a controller object owns: it keeps its own that

@@ -66,21 +66,7 @@ func New(d controller.Deps) controller.Controller {
 }
 
 func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
-	var keys []controller.Key
-	for _, p := range []*corev1.Pod{old, new} {
-		if p != nil {
-			keys = append(keys, controller.OwnerKeys(p, kind)...)
-		}
-	}
-	if len(keys) > 0 || new == nil || metav1.GetControllerOfNoCopy(new) != nil {
-		return keys
-	}
-	for _, ds := range l.sets.List(new.Namespace) {
-		if sel, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, client.KeyOf(ds))
-		}
-	}
-	return keys
+	return controller.Concerned(controller.Family[appsv1.DaemonSet]{Kind: kind, Owners: l.sets, Selector: func(o *appsv1.DaemonSet) *metav1.LabelSelector { return o.Spec.Selector }}, old, new)
 }
 
 func (l *loop) ofNode(old, new *corev1.Node) []controller.Key {

@@ -20,7 +20,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
@@ -53,28 +52,7 @@ func New(d controller.Deps) controller.Controller {
 }
 
 func (l *loop) ofSet(old, new *appsv1.ReplicaSet) []controller.Key {
-	var keys []controller.Key
-	if old != nil {
-		keys = controller.OwnerKeys(old, kind)
-	}
-	if new == nil {
-		return keys
-	}
-	if now := controller.OwnerKeys(new, kind); len(now) > 0 {
-		return append(keys, now...)
-	}
-	if metav1.GetControllerOfNoCopy(new) != nil || new.DeletionTimestamp != nil {
-		return keys
-	}
-	if old != nil && reflect.DeepEqual(old.Labels, new.Labels) && len(keys) == 0 {
-		return nil
-	}
-	for _, d := range l.deployments.List(new.Namespace) {
-		if sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, client.KeyOf(d))
-		}
-	}
-	return keys
+	return controller.Concerned(controller.Family[appsv1.Deployment]{Kind: kind, Owners: l.deployments, Selector: func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }}, old, new)
 }
 
 // ofPod: a Recreate rollout goes on when the last old pod is gone.

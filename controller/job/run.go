@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
@@ -62,21 +61,7 @@ func New(d controller.Deps) controller.Controller {
 }
 
 func (l *loop) ofPod(old, new *corev1.Pod) []controller.Key {
-	var keys []controller.Key
-	for _, p := range []*corev1.Pod{old, new} {
-		if p != nil {
-			keys = append(keys, controller.OwnerKeys(p, kind)...)
-		}
-	}
-	if len(keys) > 0 || new == nil || metav1.GetControllerOfNoCopy(new) != nil {
-		return keys
-	}
-	for _, j := range l.jobs.List(new.Namespace) {
-		if sel, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, client.KeyOf(j))
-		}
-	}
-	return keys
+	return controller.Concerned(controller.Family[batchv1.Job]{Kind: kind, Owners: l.jobs, Selector: func(o *batchv1.Job) *metav1.LabelSelector { return o.Spec.Selector }}, old, new)
 }
 
 func (l *loop) reconcile(ctx context.Context, k controller.Key) error {

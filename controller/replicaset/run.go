@@ -13,7 +13,6 @@ package replicaset
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -60,32 +59,7 @@ func newLoop[T any](d controller.Deps, name string, f form[T]) *loop[T] {
 // ofPod finds the ReplicaSets that a pod's change concerns: its old and new
 // controllers, or those that may adopt it.
 func (l *loop[T]) ofPod(old, new *corev1.Pod) []controller.Key {
-	var keys []controller.Key
-	if old != nil {
-		keys = controller.OwnerKeys(old, l.kind)
-	}
-	if new == nil {
-		return keys
-	}
-	if now := controller.OwnerKeys(new, l.kind); len(now) > 0 {
-		if len(keys) > 0 && keys[0] == now[0] {
-			return now
-		}
-		return append(keys, now...)
-	}
-	if metav1.GetControllerOfNoCopy(new) != nil || new.DeletionTimestamp != nil {
-		return keys
-	}
-	if old != nil && reflect.DeepEqual(old.Labels, new.Labels) && len(keys) == 0 {
-		return nil
-	}
-	for _, o := range l.sets.List(new.Namespace) {
-		rs := l.view(o)
-		if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(new.Labels)) {
-			keys = append(keys, client.KeyOf(o))
-		}
-	}
-	return keys
+	return controller.Concerned(controller.Family[T]{Kind: l.kind, Owners: l.sets, Selector: func(o *T) *metav1.LabelSelector { return l.view(o).Spec.Selector }}, old, new)
 }
 
 func (l *loop[T]) reconcile(ctx context.Context, k controller.Key) error {
