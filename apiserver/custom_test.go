@@ -281,6 +281,9 @@ func TestUnknownFieldsOfCustomResources(t *testing.T) {
 	if _, _, head = c.do("PUT", tabs+"/u?fieldValidation=Ignore", jsonType, body); len(head.Values("Warning")) != 0 {
 		t.Errorf("ignore: %v", head.Values("Warning"))
 	}
+	if _, doc, _ = c.do("POST", tabs, jsonType, `{"metadata":{"name":"bare"},"spec":{"cronSpec":"* * * * *","foo":1}}`); at(doc, "kind") != "CronTab" || at(doc, "spec.foo") != nil {
+		t.Errorf("without a kind: %v", doc)
+	}
 	if code, _, _ = c.do("POST", tabs, "application/vnd.kubernetes.protobuf", "k8s\x00"); code != 415 {
 		t.Errorf("protobuf: %d", code)
 	}

@@ -35,6 +35,12 @@ func (k *kind) Decode(f api.Format, data []byte, strict bool) (api.Object, *sche
 	if !ok {
 		return nil, gvk, fmt.Errorf("%T is no object", got)
 	}
+	if u.GetKind() == "" || u.GetAPIVersion() == "" { // who does not say means what was asked for
+		if u.Object == nil {
+			u.Object = map[string]any{}
+		}
+		u.SetGroupVersionKind(*gvk)
+	}
 	unknown, err := k.coerce(u, coercion{named: strict})
 	if err != nil {
 		return nil, gvk, err

@@ -33,6 +33,9 @@ func exercise(t testing.TB, k *kind, data []byte) {
 		}
 		return
 	}
+	if obj.GetObjectKind().GroupVersionKind() != k.info.GroupVersionKind {
+		return // refused before anything is done with it
+	}
 	k.Default(obj)
 	prev := obj.DeepCopyObject().(api.Object)
 	k.Prepare(&resource.Request{}, obj, prev)

@@ -6,8 +6,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are upstream's of conversion webhooks.
+// metrics are upstream's of custom resources.
 type metrics struct {
+	ratcheting prometheus.Histogram
+	v2, v3     *prometheus.CounterVec
+
+	// Of conversion webhooks.
 	versions *prometheus.HistogramVec
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
@@ -28,10 +32,37 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: []float64{0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 45, 60},
 		}, labels),
 	}
+	m.ratcheting = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "apiextensions_apiserver_validation_ratcheting_seconds", Help: "Time for comparison of old to new for the purposes of CRDValidationRatcheting during an UPDATE in seconds.",
+		Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10),
+	})
+	m.v2 = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiextensions_openapi_v2_regeneration_count", Help: "Counter of OpenAPI v2 spec regeneration count broken down by causing CRD name and reason.",
+	}, []string{"crd", "reason"})
+	m.v3 = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiextensions_openapi_v3_regeneration_count", Help: "Counter of OpenAPI v3 spec regeneration count broken down by group, version, causing CRD and reason.",
+	}, []string{"group", "version", "crd", "reason"})
 	if r != nil {
-		r.MustRegister(m.versions, m.requests, m.seconds)
+		r.MustRegister(m.versions, m.requests, m.seconds, m.ratcheting, m.v2, m.v3)
 	}
 	return m
+}
+
+// published counts the documents that a definition's change makes anew. Those of
+// a definition that is gone are counted no more.
+func (m *metrics) published(f *family, reason string) {
+	m.v2.WithLabelValues(f.crd.Name, reason).Inc()
+	for v, k := range f.kinds {
+		if !k.info.Hidden {
+			m.v3.WithLabelValues(f.crd.Spec.Group, v, f.crd.Name, reason).Inc()
+		}
+	}
+}
+
+func (m *metrics) forget(name string) {
+	m.v2.DeletePartialMatch(prometheus.Labels{"crd": name})
+	m.v3.DeletePartialMatch(prometheus.Labels{"crd": name})
+	m.versions.DeletePartialMatch(prometheus.Labels{"crd_name": name})
 }
 
 // observe counts one conversion; failure is "" when there was none.

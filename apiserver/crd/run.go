@@ -253,26 +253,51 @@ func (s *Server) serve() {
 // publish puts the new kinds in the old ones' place.
 func (s *Server) publish(next map[string]*family, gone []*family) {
 	var kinds []resource.Kind
-	kept := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(next)) {
 		f := next[name]
-		kept[f.prefix()] = true
 		if s.d.Keep != nil && (s.families[name] == nil || s.families[name].prefix() != f.prefix()) {
 			s.d.Keep(f.prefix())
 		}
 		kinds = append(kinds, f.all()...)
+		switch old := s.families[name]; {
+		case old == nil:
+			s.shared.met.published(f, "add")
+		case old != f:
+			s.shared.met.published(f, "update")
+		}
+	}
+	for name := range s.families {
+		if next[name] == nil {
+			s.shared.met.forget(name)
+		}
 	}
 	s.families = next
 	s.d.Serve(kinds)
 	for _, f := range gone {
-		f.end()
-		if s.d.Forget != nil {
-			for _, k := range f.kinds {
-				s.d.Forget(&k.info)
-			}
+		clock.AfterFunc(linger, func() { s.retire(f) })
+	}
+}
+
+// linger is how long watches of kinds that were replaced or went live on, as
+// upstream's do: the last changes are still on their way to them.
+const linger = time.Second
+
+// retire ends what still uses a family that is served no more.
+func (s *Server) retire(f *family) {
+	f.end()
+	if s.d.Forget != nil {
+		for _, k := range f.kinds {
+			s.d.Forget(&k.info)
 		}
-		if s.d.Drop != nil && !kept[f.prefix()] {
-			s.d.Drop(f.prefix())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.families {
+		if other.prefix() == f.prefix() {
+			return // it was replaced, or is there again
 		}
+	}
+	if s.d.Drop != nil {
+		s.d.Drop(f.prefix())
 	}
 }

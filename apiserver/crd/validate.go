@@ -39,6 +39,7 @@ func (k *kind) Validate(next, prev api.Object) field.ErrorList {
 	var errs field.ErrorList
 	var old map[string]any
 	var options []cel.Option
+	var same *common.CorrelatedObject
 	sure := r.surely(obj)
 	if prev == nil {
 		if !sure {
@@ -46,7 +47,7 @@ func (k *kind) Validate(next, prev api.Object) field.ErrorList {
 		}
 	} else {
 		old = content(prev)
-		same := common.NewCorrelatedObject(obj, old, &model.Structural{Structural: r.structural})
+		same = common.NewCorrelatedObject(obj, old, &model.Structural{Structural: r.structural})
 		if !sure {
 			errs = schemavalidation.ValidateCustomResourceUpdate(nil, obj, old, r.whole, schemavalidation.WithRatcheting(same))
 		}
@@ -58,7 +59,11 @@ func (k *kind) Validate(next, prev api.Object) field.ErrorList {
 	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, r.structural, old)) == 0 {
 		errs = append(errs, listtype.ValidateListSetsAndMaps(nil, r.structural, obj)...)
 	}
-	return append(errs, r.judge(obj, old, errs, options)...)
+	errs = append(errs, r.judge(obj, old, errs, options)...)
+	if same != nil {
+		k.f.shared.met.ratcheting.Observe(same.Duration.Seconds())
+	}
+	return errs
 }
 
 // judge runs the rules, unless what is wrong already makes them meaningless.

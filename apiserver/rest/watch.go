@@ -181,6 +181,8 @@ func (w *Watch) wait(ctx context.Context) error {
 		return w.take(events)
 	case late:
 		return w.tick()
+	case w.op.custom != nil && w.op.custom.Life().Err() != nil:
+		return io.EOF // the kind is another one now, or gone
 	case errors.Is(err, storage.ErrCompacted):
 		return tooOld(w.rev)
 	case errors.Is(err, storage.ErrStopped), ctx.Err() != nil:

@@ -67,6 +67,7 @@ func (x *exchange) streamEvents(ctx context.Context, w *Watch) {
 		events, err := w.Next(ctx)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+				f.buf.Reset()
 				f.fail(err)
 				x.w.Write(f.buf.Bytes())
 				flush.Flush()
