@@ -144,6 +144,17 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%s: revision is %d", e.Current.Key, e.Current.Rev)
 }
 
+// CompactedError is an ErrCompacted of a store that knows from where on its
+// history goes.
+type CompactedError struct {
+	Base int64 // every change above this revision is known
+}
+
+func (e *CompactedError) Error() string { return ErrCompacted.Error() }
+
+// Is makes the error an ErrCompacted.
+func (e *CompactedError) Is(target error) bool { return target == ErrCompacted }
+
 type formsKey struct{}
 
 // WithForms lets a writer give the record of his write its derived forms: fn is

@@ -119,7 +119,7 @@ func (e *Engine) startWatch(ctx context.Context, w *Watch, opts *metav1.ListOpti
 	}
 	switch {
 	case errors.Is(err, storage.ErrCompacted):
-		return tooOld(after)
+		return tooOld(after, err)
 	case errors.Is(err, storage.ErrFuture):
 		return e.tooFar(ctx, after)
 	case err != nil:
@@ -128,9 +128,15 @@ func (e *Engine) startWatch(ctx context.Context, w *Watch, opts *metav1.ListOpti
 	return nil
 }
 
-// tooOld is the 410 of a watch whose beginning is gone.
-func tooOld(rev int64) error {
-	return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", rev))
+// tooOld is the 410 of a watch whose beginning is gone. It says where the
+// history begins, if that is known.
+func tooOld(rev int64, err error) error {
+	text := fmt.Sprintf("too old resource version: %d", rev)
+	var c *storage.CompactedError
+	if errors.As(err, &c) {
+		text += fmt.Sprintf(" (%d)", c.Base)
+	}
+	return apierrors.NewResourceExpired(text)
 }
 
 // Next returns the next events, at least one, or io.EOF at the watch's end. The
@@ -184,7 +190,7 @@ func (w *Watch) wait(ctx context.Context) error {
 	case w.op.custom != nil && w.op.custom.Life().Err() != nil:
 		return io.EOF // the kind is another one now, or gone
 	case errors.Is(err, storage.ErrCompacted):
-		return tooOld(w.rev)
+		return tooOld(w.rev, err)
 	case errors.Is(err, storage.ErrStopped), ctx.Err() != nil:
 		return io.EOF
 	}

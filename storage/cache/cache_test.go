@@ -292,6 +292,10 @@ func TestSlowWatcher(t *testing.T) {
 	}
 	want(t, "quiet", next(t, quiet, 1), "q=quiet:")
 	quiet.Stop()
+	var gone *storage.CompactedError
+	if _, err := c.Watch(t.Context(), pods, storage.WatchOptions{After: at}); !errors.As(err, &gone) || gone.Base <= at {
+		t.Errorf("a watch from before the log: %v does not say where the log begins", err)
+	}
 	if _, err := c.Watch(t.Context(), pods, storage.WatchOptions{After: at}); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("watch from before the log: %v", err)
 	}

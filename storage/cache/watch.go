@@ -65,7 +65,7 @@ func (w *watcher) place() error {
 	defer s.mu.Unlock()
 	if w.after < s.base || s.gone {
 		w.once.Do(func() { close(w.stop) })
-		return storage.ErrCompacted
+		return &storage.CompactedError{Base: s.base}
 	}
 	i := sort.Search(len(s.log), func(i int) bool { return s.log[i].ev.Rev > w.after })
 	if w.tag == (tag{}) {
@@ -192,7 +192,7 @@ func (w *watcher) collect() error {
 		return w.collectSub()
 	}
 	if w.seq < s.first {
-		return storage.ErrCompacted
+		return &storage.CompactedError{Base: s.base}
 	}
 	for ; w.seq-s.first < uint64(len(s.log)) && len(w.buf) < atOnce; w.seq++ {
 		if e := &s.log[w.seq-s.first]; w.matches(e) {
@@ -205,12 +205,12 @@ func (w *watcher) collect() error {
 func (w *watcher) collectSub() error {
 	s, sub := w.s, w.sub
 	if w.seq < sub.first {
-		return storage.ErrCompacted
+		return &storage.CompactedError{Base: s.base}
 	}
 	for ; w.seq-sub.first < uint64(len(sub.seqs)) && len(w.buf) < atOnce; w.seq++ {
 		seq := sub.seqs[w.seq-sub.first]
 		if seq < s.first {
-			return storage.ErrCompacted
+			return &storage.CompactedError{Base: s.base}
 		}
 		if e := &s.log[seq-s.first]; w.matches(e) {
 			w.buf = append(w.buf, e.ev)
