@@ -42,7 +42,7 @@ func TestDescribeEachKind(t *testing.T) {
 		w.says(w.k("-n", ns, "describe", c.what), append(c.says, "Name:")...)
 	}
 	slice := w.k("-n", ns, "get", "endpointslices", "-l", "kubernetes.io/service-name=thing", "-o", "name")
-	w.says(w.k("-n", ns, "describe", strings.TrimSpace(slice)), "AddressType:", "IPv4", "Ready: true")
+	w.says(w.k("-n", ns, "describe", strings.TrimSpace(slice)), "AddressType:", "IPv4", "Conditions:", "Ready:", "true")
 	w.says(w.k("-n", ns, "events"), "Scheduled")
 	w.in("apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: "+ns+"}\nhandler: runc\n", "create", "-f", "-")
 	w.Cleanup(func() { _, _ = w.try("", "delete", "runtimeclass", ns) })
