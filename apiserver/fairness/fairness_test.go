@@ -151,6 +151,15 @@ func ask(h http.Handler, ctx context.Context, user, verb string) *httptest.Respo
 	return w
 }
 
+// now is what a level does at this moment.
+type now struct{ seats, executing, waiting, active, lining, limit, late, cancelled int }
+
+func (l *level) now() now {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return now{l.seats, l.executing, l.waiting, l.active, len(l.lining), l.limit, l.late, l.cancelled}
+}
+
 func never(*http.Request, *request.Info) bool { return false }
 
 // A level of two seats without queues refuses the third, with upstream's words.
@@ -177,7 +186,7 @@ func TestRefusal(t *testing.T) {
 		if w := ask(h, t.Context(), "ann", "get"); w.Code != 200 {
 			t.Errorf("after the others: %d", w.Code)
 		}
-		if l := c.levels["small"]; l.seats != 0 || l.executing != 0 {
+		if l := c.levels["small"].now(); l.seats != 0 || l.executing != 0 {
 			t.Errorf("seats left: %d", l.seats)
 		}
 	})
@@ -229,7 +238,7 @@ func TestFloodDoesNotStarveOthers(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if l := c.levels["shared"]; l.seats != 0 || l.waiting != 0 || l.active != 0 || len(l.lining) != 0 {
+		if l := c.levels["shared"].now(); l.seats != 0 || l.waiting != 0 || l.active != 0 || l.lining != 0 {
 			t.Errorf("not at rest: %d seats, %d waiting, %d active", l.seats, l.waiting, l.active)
 		}
 	})
@@ -256,13 +265,13 @@ func TestWaiting(t *testing.T) {
 		run.Detach(t.Context(), "leaver", func(context.Context) { ask(h, gone, "ann", "get") })
 		synctest.Wait()
 		l := c.levels["one"]
-		if l.waiting != 1 {
-			t.Errorf("%d wait", l.waiting)
+		if n := l.now(); n.waiting != 1 {
+			t.Errorf("%d wait", n.waiting)
 		}
 		leave()
 		synctest.Wait()
-		if l.waiting != 0 || l.cancelled != 1 || l.late != 1 {
-			t.Errorf("%d wait, %d cancelled, %d late", l.waiting, l.cancelled, l.late)
+		if n := l.now(); n.waiting != 0 || n.cancelled != 1 || n.late != 1 {
+			t.Errorf("%d wait, %d cancelled, %d late", n.waiting, n.cancelled, n.late)
 		}
 		close(end)
 		synctest.Wait()
@@ -283,16 +292,16 @@ func TestLending(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := c.levels["busy"].executing; got <= before+20 {
+		if got := c.levels["busy"].now().executing; got <= before+20 {
 			t.Errorf("%d are served, %d were its own", got, before)
 		}
-		if got := c.levels["idle"].limit; got < c.levels["idle"].bounds.least {
+		if got := c.levels["idle"].now().limit; got < c.levels["idle"].bounds.least {
 			t.Errorf("the other keeps only %d", got)
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if c.levels["busy"].limit != before || c.lending.Load() {
-			t.Errorf("afterwards busy has %d of its %d, lending %v", c.levels["busy"].limit, before, c.lending.Load())
+		if c.levels["busy"].now().limit != before || c.lending.Load() {
+			t.Errorf("afterwards busy has %d of its %d, lending %v", c.levels["busy"].now().limit, before, c.lending.Load())
 		}
 	})
 }
@@ -315,24 +324,24 @@ func TestWatchesAndTheirWriters(t *testing.T) {
 			run.Detach(ctx, "watch", func(ctx context.Context) { ask(watch, ctx, "ann", "watch") })
 		}
 		synctest.Wait()
-		if l.seats != 0 || l.executing != 0 {
-			t.Errorf("%d seats for watches that have begun", l.seats)
+		if l.now().seats != 0 || l.now().executing != 0 {
+			t.Errorf("%d seats for watches that have begun", l.now().seats)
 		}
 		write := c.Filter(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}), never)
 		ask(write, t.Context(), "ann", "create")
-		if l.seats != 3 {
-			t.Errorf("%d seats after a write that 25 watch", l.seats)
+		if l.now().seats != 3 {
+			t.Errorf("%d seats after a write that 25 watch", l.now().seats)
 		}
 		time.Sleep(6 * time.Millisecond)
 		synctest.Wait()
-		if l.seats != 0 {
-			t.Errorf("%d seats for good", l.seats)
+		if l.now().seats != 0 {
+			t.Errorf("%d seats for good", l.now().seats)
 		}
 		cancel()
 		synctest.Wait()
 		ask(write, t.Context(), "ann", "create")
-		if l.seats != 0 || len(c.watches.m) != 0 {
-			t.Errorf("%d seats after a write that nobody watches", l.seats)
+		if l.now().seats != 0 || c.watches.count(&request.Info{Version: "v1", Resource: "pods", Namespace: "default"}) != 0 {
+			t.Errorf("%d seats after a write that nobody watches", l.now().seats)
 		}
 	})
 }
