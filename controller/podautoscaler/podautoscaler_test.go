@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,12 +155,27 @@ func TestStabilize(t *testing.T) {
 // scaled is a server with a scale subresource and, perhaps, metrics.
 type scaled struct {
 	*fake.Server
+	mu    sync.Mutex
 	scale *autoscalingv1.Scale
 	usage string // of each pod; "" serves no metrics
 }
 
+func (s *scaled) use(usage string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usage = usage
+}
+
+func (s *scaled) size() int32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.scale.Spec.Replicas
+}
+
 func (s *scaled) Get(ctx context.Context, r schema.GroupVersionResource, ns, name, sub string, o *metav1.GetOptions) (api.Object, error) {
 	if sub == "scale" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.scale.DeepCopy(), nil
 	}
 	return s.Server.Get(ctx, r, ns, name, sub, o)
@@ -167,6 +183,8 @@ func (s *scaled) Get(ctx context.Context, r schema.GroupVersionResource, ns, nam
 
 func (s *scaled) Update(ctx context.Context, r schema.GroupVersionResource, ns, sub string, obj api.Object, o *metav1.UpdateOptions) (api.Object, error) {
 	if sub == "scale" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.scale = obj.DeepCopyObject().(*autoscalingv1.Scale)
 		s.scale.Status.Replicas = s.scale.Spec.Replicas
 		return s.scale, nil
@@ -178,13 +196,16 @@ func (s *scaled) Raw(ctx context.Context, method, path string, body []byte) ([]b
 	if !strings.HasPrefix(path, resourceMetrics) {
 		return s.Server.Raw(ctx, method, path, body)
 	}
-	if s.usage == "" || path != resourceMetrics+"/namespaces/a/pods?labelSelector=app%3Dweb" {
+	s.mu.Lock()
+	usage := s.usage
+	s.mu.Unlock()
+	if usage == "" || path != resourceMetrics+"/namespaces/a/pods?labelSelector=app%3Dweb" {
 		return nil, errors.New("the server could not find the requested resource (get pods.metrics.k8s.io)")
 	}
 	var items []string
 	pods, _ := client.Of[corev1.Pod](s.Server, "a").List(ctx, nil)
 	for _, p := range pods {
-		items = append(items, fmt.Sprintf(`{"metadata":{"name":%q},"timestamp":%q,"window":"30s","containers":[{"name":"c","usage":{"cpu":%q}}]}`, p.Name, time.Now().Format(time.RFC3339), s.usage))
+		items = append(items, fmt.Sprintf(`{"metadata":{"name":%q},"timestamp":%q,"window":"30s","containers":[{"name":"c","usage":{"cpu":%q}}]}`, p.Name, time.Now().Format(time.RFC3339), usage))
 	}
 	return []byte(`{"items":[` + strings.Join(items, ",") + `]}`), nil
 }
@@ -214,8 +235,8 @@ func TestStory(t *testing.T) {
 			for _, c := range now.Status.Conditions {
 				got = append(got, fmt.Sprintf("%s=%s %s", c.Type, c.Status, c.Reason))
 			}
-			if s.scale.Spec.Replicas != replicas || strings.Join(got, ", ") != conditions {
-				t.Errorf("scale %d, want %d; conditions\ngot  %s\nwant %s", s.scale.Spec.Replicas, replicas, strings.Join(got, ", "), conditions)
+			if s.size() != replicas || strings.Join(got, ", ") != conditions {
+				t.Errorf("scale %d, want %d; conditions\ngot  %s\nwant %s", s.size(), replicas, strings.Join(got, ", "), conditions)
 			}
 		}
 		time.Sleep(time.Second)
@@ -227,10 +248,10 @@ func TestStory(t *testing.T) {
 		if m := now.Status.Conditions[1].Message; m != "the HPA was unable to compute the replica count: failed to get cpu utilization: unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)" {
 			t.Error(m)
 		}
-		s.usage = "900m"
+		s.use("900m")
 		time.Sleep(15 * time.Second)
 		check(4, "AbleToScale=True SucceededRescale, ScalingActive=True ValidMetricFound, ScalingLimited=False DesiredWithinRange")
-		s.usage = "100m"
+		s.use("100m")
 		time.Sleep(15 * time.Second)
 		check(4, "AbleToScale=True ScaleDownStabilized, ScalingActive=True ValidMetricFound, ScalingLimited=False DesiredWithinRange")
 		time.Sleep(6 * time.Minute)
