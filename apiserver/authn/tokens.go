@@ -121,23 +121,30 @@ func (t *tokens) Token(ctx context.Context, token string, audiences []string) (*
 				until = x
 			}
 		}
-		t.remember(key, known{u, matched, until}, now)
+		t.remember(key, known{u, matched, until})
 		return u, matched, true, nil
 	}
 	return nil, nil, false, errors.Join(errs...)
 }
 
-func (t *tokens) remember(key [sha256.Size]byte, k known, now time.Time) {
+func (t *tokens) remember(key [sha256.Size]byte, k known) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.cache) >= cacheSize {
-		for old, v := range t.cache {
-			if now.After(v.until) || len(t.cache) >= cacheSize {
-				delete(t.cache, old)
-			}
+	shrink(t.cache)
+	t.cache[key] = k
+}
+
+// shrink makes room in a full cache: an eighth of it goes, whichever comes first,
+// so that a flood of tokens costs little for each.
+func shrink[V any](cache map[[sha256.Size]byte]V) {
+	if len(cache) < cacheSize {
+		return
+	}
+	for k := range cache {
+		if delete(cache, k); len(cache) <= cacheSize*7/8 {
+			return
 		}
 	}
-	t.cache[key] = k
 }
 
 // Static is a table of fixed tokens.

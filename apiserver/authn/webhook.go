@@ -58,7 +58,7 @@ func (h *Webhook) Token(ctx context.Context, token string, audiences []string) (
 			return nil, nil, false, fmt.Errorf("token webhook: %w", err)
 		}
 		known = reviewed{*status, now.Add(h.TTL)}
-		h.keep(key, known, now)
+		h.keep(key, known)
 	}
 	st := &known.status
 	if !st.Authenticated {
@@ -80,7 +80,7 @@ func (h *Webhook) Token(ctx context.Context, token string, audiences []string) (
 	return u, matched, true, nil
 }
 
-func (h *Webhook) keep(key [sha256.Size]byte, r reviewed, now time.Time) {
+func (h *Webhook) keep(key [sha256.Size]byte, r reviewed) {
 	if h.TTL <= 0 {
 		return
 	}
@@ -89,13 +89,7 @@ func (h *Webhook) keep(key [sha256.Size]byte, r reviewed, now time.Time) {
 	if h.cache == nil {
 		h.cache = map[[sha256.Size]byte]reviewed{}
 	}
-	if len(h.cache) >= cacheSize {
-		for k, v := range h.cache {
-			if now.After(v.until) || len(h.cache) >= cacheSize {
-				delete(h.cache, k)
-			}
-		}
-	}
+	shrink(h.cache)
 	h.cache[key] = r
 }
 

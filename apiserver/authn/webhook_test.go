@@ -81,7 +81,7 @@ func TestWebhook(t *testing.T) {
 		t.Error("kept answers were asked for again")
 	}
 	for n := range 2 * cacheSize {
-		h.keep(cacheKey(fmt.Sprint(n), nil), reviewed{until: clock.Now().Add(time.Hour)}, clock.Now())
+		h.keep(cacheKey(fmt.Sprint(n), nil), reviewed{until: clock.Now().Add(time.Hour)})
 	}
 	if len(h.cache) > cacheSize {
 		t.Errorf("%d answers are kept", len(h.cache))

@@ -139,10 +139,10 @@ func (h *Webhook) keep(key string, a answer, now time.Time) {
 	a.until = now.Add(ttl)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.cache) >= maxAnswers {
-		for k, v := range h.cache {
-			if now.After(v.until) || len(h.cache) >= maxAnswers {
-				delete(h.cache, k)
+	if len(h.cache) >= maxAnswers { // an eighth goes, whichever comes first
+		for k := range h.cache {
+			if delete(h.cache, k); len(h.cache) <= maxAnswers*7/8 {
+				break
 			}
 		}
 	}
