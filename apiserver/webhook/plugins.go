@@ -85,7 +85,7 @@ func (m Mutating) Mutate(ctx context.Context, a *request.Attributes) error {
 		}
 		changed := false
 		if v != nil {
-			if changed, err = q.apply(ctx, i, v); err != nil {
+			if changed, err = q.apply(i, v); err != nil {
 				return err
 			}
 		}
@@ -106,7 +106,7 @@ func (m Mutating) Mutate(ctx context.Context, a *request.Attributes) error {
 }
 
 // apply does to the object what a hook wants.
-func (q *asking) apply(ctx context.Context, i *invocation, v *verdict) (changed bool, err error) {
+func (q *asking) apply(i *invocation, v *verdict) (changed bool, err error) {
 	if len(v.patch) == 0 {
 		return false, nil
 	}
@@ -149,7 +149,6 @@ func (q *asking) apply(ctx context.Context, i *invocation, v *verdict) (changed 
 		}
 		return false, apierrors.NewInternalError(err)
 	}
-	q.patched(ctx, i, patch)
 	return changed, nil
 }
 
@@ -188,13 +187,10 @@ func applyPatch(patch jsonpatch.Patch, doc []byte) (out []byte, err error) {
 	return doc, nil
 }
 
-// mutated and patched put down for the audit log what a hook did.
+// mutated puts down for the audit log whether a hook changed the object. What
+// it changed is part of the object: a log that leaves objects out must not have it.
 func (q *asking) mutated(ctx context.Context, i *invocation, changed bool) {
 	q.annotate(ctx, "mutation", i, map[string]any{"configuration": i.config, "webhook": i.name, "mutated": changed})
-}
-
-func (q *asking) patched(ctx context.Context, i *invocation, patch jsonpatch.Patch) {
-	q.annotate(ctx, "patch", i, map[string]any{"configuration": i.config, "webhook": i.name, "patch": patch, "patchType": "JSONPatch"})
 }
 
 func (q *asking) annotate(ctx context.Context, prefix string, i *invocation, value any) {

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -301,7 +300,7 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal(err)
 		}
 		i := &invocation{hook: &hook{name: "w", kind: mutatingKind}, view: view}
-		if _, err := q.apply(context.Background(), i, v); err != nil {
+		if _, err := q.apply(i, v); err != nil {
 			return
 		}
 		if _, err := json.Marshal(a.Object); err != nil {
