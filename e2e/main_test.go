@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -104,11 +105,14 @@ func removeOldRuns() {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 			continue
 		}
-		for _, name := range []string{cluster, twoNodes} {
-			cmd := exec.Command(binary, "down", name, "--delete")
-			cmd.Env = append(os.Environ(), "SAMPAN_HOME="+dir, "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))
-			if out, err := cmd.CombinedOutput(); err != nil {
-				fmt.Printf("e2e: an old run in %s: %v\n%s", dir, err, out)
+		for _, base := range []string{filepath.Join(dir, "clusters"), dir} { // sampan's, and machines that tests made themselves
+			left, err := machine.List(base, "")
+			for _, m := range left {
+				sw := machine.Switch{Cluster: m.Spec.Cluster, Subnet: m.Spec.Address.Masked()}
+				err = errors.Join(err, m.Delete(context.Background()), sw.Delete())
+			}
+			if err != nil {
+				fmt.Printf("e2e: an old run in %s: %v\n", dir, err)
 			}
 		}
 		os.RemoveAll(dir)
