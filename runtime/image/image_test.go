@@ -234,11 +234,12 @@ func TestSystemImagesShareOneLayer(t *testing.T) {
 	if len(embedded.Files()) == 0 {
 		t.Skip("needs the embedded programs: run make build")
 	}
-	binary := filepath.Join(t.TempDir(), "sampan")
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "sampan")
 	if err := os.WriteFile(binary, []byte("#!"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	all, err := System(binary, DefaultSystem())
+	all, err := System(binary, dir, DefaultSystem())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,8 +259,8 @@ func TestSystemImagesShareOneLayer(t *testing.T) {
 			t.Errorf("no %s in %q", want, names)
 		}
 	}
-	if len(layers) != 2 {
-		t.Errorf("%d different layers, want the binary's and pause's", len(layers))
+	if len(layers) != 3 {
+		t.Errorf("%d different layers, want the binary's, CoreDNS's and pause's", len(layers))
 	}
 }
 

@@ -103,7 +103,9 @@ var plain = sync.OnceValue(func() plugincel.Compiler { return plugincel.NewCompi
 var Conditions = sync.OnceValue(func() plugincel.ConditionCompiler { return plugincel.NewConditionCompiler(Base()) })
 
 // Composed returns a fresh compiler for one policy, which remembers its variables.
-func Composed() (*plugincel.CompositedCompiler, error) { return plugincel.NewCompositedCompiler(Base()) }
+func Composed() (*plugincel.CompositedCompiler, error) {
+	return plugincel.NewCompositedCompiler(Base())
+}
 
 // Checker judges the expressions of one object, which may have variables.
 type Checker struct {
