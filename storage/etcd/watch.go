@@ -65,7 +65,9 @@ func (w *watcher) Next(ctx context.Context) ([]storage.Event, error) {
 		case b.idle:
 			w.st.requestProgress(ctx)
 		case len(b.events) > 0:
-			w.changes(b)
+			if err := w.changes(b); err != nil {
+				return nil, err
+			}
 			if b.progress > w.told {
 				w.buf = append(w.buf, w.progress(b))
 			}
@@ -91,16 +93,21 @@ func (w *watcher) progress(b batch) storage.Event {
 	return storage.Event{Type: storage.Progress, Rev: b.progress}
 }
 
-func (w *watcher) changes(b batch) {
+func (w *watcher) changes(b batch) error {
 	w.buf = w.buf[:0]
 	for _, e := range b.events {
 		if w.o.NoPrev || created(e) {
 			w.buf = append(w.buf, event(e, nil))
-		} else {
-			w.buf = append(w.buf, event(e, b.prev(e)))
+			continue
 		}
+		prev := b.prev(e)
+		if prev == nil { // compacted: without it an update would look like a creation
+			return storage.ErrCompacted
+		}
+		w.buf = append(w.buf, event(e, prev))
 	}
 	w.told = w.buf[len(w.buf)-1].Rev
+	return nil
 }
 
 // errLost says that a stream ended without a reason of ours.
