@@ -73,9 +73,10 @@ func find(name string) int {
 func withSignals(main func(context.Context, []string) int, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, func() {
+	told := context.AfterFunc(ctx, func() {
 		stop()
 		fmt.Fprintln(os.Stderr, "stopping")
 	})
+	defer told() // first: an end without a signal is nothing to tell
 	return main(ctx, args)
 }
