@@ -94,8 +94,8 @@ func (c *computer) network(subnet string) {
 	c.do("sh", "-c", "mkdir -p /etc/cni/net.d && cp "+file+" /etc/cni/net.d/")
 }
 
-// TestKubeadm is the way of the guides: init with a file of 2018, a network, and
-// reset, which leaves nothing.
+// TestKubeadm is the way of the guides: init with a file of 2018, a node joins by
+// the line that init prints, and reset leaves nothing.
 func TestKubeadm(t *testing.T) {
 	w, base := beside(t), boxBase(t)
 	master := newComputer(w, base, "master1", 2)
@@ -134,8 +134,26 @@ kubernetesVersion: "1.23.1"
 		t.Errorf("init on a control plane: %v\n%s", err, out)
 	}
 
-	master.says(master.do("kubeadm", "reset", "-f"), "Deleting contents of directories")
-	if out, err := master.box.try("sh", "-c", "ls -A /etc/kubernetes/pki /etc/kubernetes/*.conf /var/lib/etcd 2>/dev/null | grep -v ':$'"); err == nil && strings.TrimSpace(out) != "" {
+	node := newComputer(w, base, "node3", 3)
+	if out, err := node.box.try("kubeadm", "join", "100.64.0.2:6443", "--token", "zzzzzz.0123456789abcdef", "--discovery-token-unsafe-skip-ca-verification", "--config", node.file("short.yaml",
+		"apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\ndiscovery: {bootstrapToken: {token: zzzzzz.0123456789abcdef, apiServerEndpoint: '100.64.0.2:6443', unsafeSkipCAVerification: true}}\ntimeouts: {discovery: 5s}\n")); err == nil || !strings.Contains(out, "has expired; on a control plane") {
+		t.Errorf("join with an unknown token: %v\n%s", err, out)
+	}
+	line := strings.Fields(strings.ReplaceAll(strings.TrimSpace(master.do("kubeadm", "token", "create", "--print-join-command", "--ttl=0")), "\\\n", " "))
+	node.says(node.do(line...), "This node has joined the cluster")
+	node.network("10.244.1.0/24")
+	master.sees([]string{`master1 +Ready +control-plane`, `node3 +Ready +<none>`}, "get", "nodes")
+	if out, err := master.kubectl("create", "deployment", "nginx", "--image=nginx:1.25", "--replicas=2"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	master.sees([]string{`nginx-\S+ +1/1 +Running .* node3 `}, "get", "pods", "-o", "wide")
+
+	// The machine's init system stops the kubelet, which is the box's own here.
+	node.stop("kubelet", "KILL")
+	node.do("sh", "-c", "kill $(pidof kubelet)")
+	node.says(node.do("kubeadm", "reset", "-f"), "Deleting contents of directories")
+	if out, err := node.box.try("sh", "-c", "ls /etc/kubernetes/pki /etc/kubernetes/kubelet.conf /var/lib/kubelet/pods 2>/dev/null | grep -v ':$'"); err == nil && strings.TrimSpace(out) != "" {
 		t.Errorf("reset left:\n%s", out)
 	}
+	master.sees([]string{`node3 +NotReady`}, "get", "nodes")
 }

@@ -66,7 +66,7 @@ func newBoxAt(t *testing.T, base, name string, host byte) *box {
 		t.Fatal(err)
 	}
 	b.m = machine.New(base, machine.Spec{
-		Name: name, Cluster: cluster + name, Address: netip.PrefixFrom(address, 24), Argv: []string{"sleep", "3600"},
+		Name: name, Cluster: cluster + strings.TrimPrefix(filepath.Base(base), "sampan-e2e-"), Address: netip.PrefixFrom(address, 24), Argv: []string{"sleep", "3600"},
 		Binds:    []machine.Bind{{Source: filepath.Dir(binary), Target: filepath.Dir(inBin), ReadOnly: true}, {Source: b.dir, Target: "/run/hand"}},
 		Forwards: []machine.Forward{{Listen: listen, Target: address.String() + ":6443"}},
 	})
