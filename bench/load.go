@@ -137,6 +137,13 @@ func (b *bench) watch(ctx context.Context, maps client.Typed[corev1.ConfigMap]) 
 	if err != nil {
 		return err
 	}
+	// What was written since the object was made is more than any server's
+	// watch remembers; the watchers begin at a change made now.
+	obj = obj.DeepCopy()
+	obj.Data["n"] = "the watch begins"
+	if obj, err = maps.Update(ctx, obj); err != nil {
+		return err
+	}
 	var open, got sync.WaitGroup
 	open.Add(watchers)
 	got.Add(watchers)
