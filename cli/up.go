@@ -292,6 +292,9 @@ func waitReady(ctx context.Context, c client.Interface, n int, limit time.Durati
 // clientFor returns a client of the cluster that kc names.
 func clientFor(kc *clientcmdapi.Config) (client.Interface, error) {
 	c := kc.Contexts[kc.CurrentContext]
+	if c == nil || kc.Clusters[c.Cluster] == nil || kc.AuthInfos[c.AuthInfo] == nil {
+		return nil, errors.New("the administrator's kubeconfig is not whole")
+	}
 	cluster, user := kc.Clusters[c.Cluster], kc.AuthInfos[c.AuthInfo]
 	return client.New(client.Config{
 		Servers: []string{cluster.Server}, CAData: cluster.CertificateAuthorityData,

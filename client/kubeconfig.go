@@ -23,9 +23,15 @@ type Kubeconfig struct {
 // the ConfigMap cluster-info does.
 func (k Kubeconfig) Encode() ([]byte, error) { return clientcmd.Write(k.config()) }
 
-// Write writes the file as kubeadm does: mode 0600, replaced at once.
+// Write writes the file as kubeadm does: mode 0600, replaced at once, so that
+// who reads it meanwhile sees the old one or the new one whole.
 func (k Kubeconfig) Write(path string) error {
-	if err := clientcmd.WriteToFile(k.config(), path); err != nil {
+	tmp := path + ".new"
+	err := clientcmd.WriteToFile(k.config(), tmp)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
 		return fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	return nil
