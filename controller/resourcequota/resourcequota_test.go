@@ -77,7 +77,7 @@ func TestCounts(t *testing.T) {
 		q = q.DeepCopy()
 		q.Status.Used["pods"] = resource.MustParse("3") // admission let one in that is not stored yet
 		client.Of[corev1.ResourceQuota](srv, "ns").UpdateStatus(t.Context(), q)
-		clock.Sleep(t.Context(), 2*time.Second)
+		clock.Sleep(t.Context(), young/2)
 		want := hard("pods", "3", "requests.cpu", "300m", "services", "1", "configmaps", "1", "count/deployments.apps", "0", "count/nothing.example.com", "0")
 		check("q", want)
 		clock.Sleep(t.Context(), 10*time.Second)
@@ -89,7 +89,7 @@ func TestCounts(t *testing.T) {
 		q.Status.Used["pods"] = resource.MustParse("3")
 		client.Of[corev1.ResourceQuota](srv, "ns").UpdateStatus(t.Context(), q)
 		client.Of[corev1.Pod](srv, "ns").Delete(t.Context(), "p0", nil)
-		clock.Sleep(t.Context(), time.Second)
+		clock.Sleep(t.Context(), young/2)
 		want["pods"] = resource.MustParse("3")
 		check("q", want)
 		clock.Sleep(t.Context(), 10*time.Second)

@@ -44,13 +44,20 @@ type loop struct {
 	quotas  *client.Mirror[corev1.ResourceQuota]
 
 	mu      sync.Mutex
-	charged map[controller.Key]time.Time // when a quota's used amounts last changed
+	charged map[controller.Key]charge // the last seen of each quota
 	counted map[schema.GroupResource]*client.ObjectMirror
+}
+
+// charge is what a quota said was used, and since when; at is zero for what the
+// quota said when it was first seen.
+type charge struct {
+	used corev1.ResourceList
+	at   time.Time
 }
 
 // New returns the resourcequota loop.
 func New(d controller.Deps) controller.Controller {
-	l := &loop{mirrors: d.Mirrors, charged: map[controller.Key]time.Time{}, counted: map[schema.GroupResource]*client.ObjectMirror{}}
+	l := &loop{mirrors: d.Mirrors, charged: map[controller.Key]charge{}, counted: map[schema.GroupResource]*client.ObjectMirror{}}
 	l.Loop = controller.NewLoop(d, "resourcequota", 5, l.reconcile)
 	l.quotas = controller.Input(l.Loop, l.ofQuota)
 	return l
@@ -59,10 +66,12 @@ func New(d controller.Deps) controller.Controller {
 // ofQuota counts at once when what is limited has changed; a charge by
 // admission is checked later.
 func (l *loop) ofQuota(old, new *corev1.ResourceQuota) []controller.Key {
-	l.note(old, new)
-	switch {
-	case new == nil:
+	if new == nil {
+		l.forget(client.KeyOf(old))
 		return nil
+	}
+	l.fresh(new)
+	switch {
 	case old == nil, !equality.Semantic.DeepEqual(old.Spec, new.Spec), !equality.Semantic.DeepEqual(new.Spec.Hard, new.Status.Hard):
 		return controller.Self(old, new)
 	case !equality.Semantic.DeepEqual(old.Status.Used, new.Status.Used):
@@ -71,23 +80,27 @@ func (l *loop) ofQuota(old, new *corev1.ResourceQuota) []controller.Key {
 	return nil
 }
 
-// note keeps when admission last charged.
-func (l *loop) note(old, new *corev1.ResourceQuota) {
+func (l *loop) forget(k controller.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case new == nil:
-		delete(l.charged, client.KeyOf(old))
-	case old != nil && !equality.Semantic.DeepEqual(old.Status.Used, new.Status.Used):
-		l.charged[client.KeyOf(new)] = clock.Now()
-	}
+	delete(l.charged, k)
 }
 
-// fresh returns how long a quota's last charge is to be believed.
-func (l *loop) fresh(k controller.Key) time.Duration {
+// fresh returns how long a quota's last charge is to be believed. A count can
+// meet a charge before the loop is told of it, so both ask here: who sees it
+// first sets its time.
+func (l *loop) fresh(q *corev1.ResourceQuota) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return clock.Until(l.charged[k].Add(young))
+	c, seen := l.charged[client.KeyOf(q)]
+	if !seen || !equality.Semantic.DeepEqual(c.used, q.Status.Used) {
+		c.used = q.Status.Used
+		if seen {
+			c.at = clock.Now()
+		}
+		l.charged[client.KeyOf(q)] = c
+	}
+	return clock.Until(c.at.Add(young))
 }
 
 // below says whether a count is less than what was charged of anything.
@@ -133,7 +146,7 @@ func (l *loop) reconcile(ctx context.Context, k controller.Key) error {
 	if equality.Semantic.DeepEqual(q.Status.Hard, q.Spec.Hard) && equality.Semantic.DeepEqual(q.Status.Used, used) {
 		return nil
 	}
-	if wait := l.fresh(k); wait > 0 && below(used, q.Status.Used) {
+	if wait := l.fresh(q); wait > 0 && below(used, q.Status.Used) {
 		l.After(k, wait) // what was charged may not be stored yet
 		return nil
 	}
