@@ -22,6 +22,13 @@ var formats = map[string]api.Format{".json": api.FormatJSON, ".yaml": api.Format
 // webhooks, discovery documents, the frames of a watch.
 var foreign = []string{"admission.k8s.io.", "imagepolicy.k8s.io.", "apidiscovery.k8s.io.", "core.v1.WatchEvent"}
 
+// gone are published versions that have left the API since: their Go types are
+// no longer published, and nothing can read them.
+var gone = []string{
+	"autoscaling.v2beta1.", "autoscaling.v2beta2.", "networking.k8s.io.v1alpha1.", "resource.k8s.io.v1alpha3.",
+	"scheduling.k8s.io.v1alpha1.", "scheduling.k8s.io.v1alpha2.",
+}
+
 // TestPublishedObjectsRoundTrip reads every object that the Kubernetes project
 // publishes as a fixture of its API and writes it again: the bytes must be the
 // published ones, in each format, whatever format it was read from.
@@ -33,7 +40,8 @@ func TestPublishedObjectsRoundTrip(t *testing.T) {
 				t.Fatalf("%d published objects, want the whole API", len(objects))
 			}
 			for name, files := range objects {
-				if slices.ContainsFunc(foreign, func(p string) bool { return strings.HasPrefix(name, p) }) {
+				named := func(p string) bool { return strings.HasPrefix(name, p) }
+				if slices.ContainsFunc(foreign, named) || version != "HEAD" && left(files) && slices.ContainsFunc(gone, named) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
@@ -105,9 +113,6 @@ func readable(t *testing.T, files map[string][]byte) {
 	var first []byte
 	for from, data := range files {
 		obj, _, err := api.Decode(formats[from], data, nil, false)
-		if runtime.IsNotRegisteredError(err) {
-			t.Skip("the version has left the API: ", err)
-		}
 		if err != nil {
 			t.Fatalf("read %s: %v", from, err)
 		}
@@ -117,6 +122,12 @@ func readable(t *testing.T, files map[string][]byte) {
 			t.Errorf("read from %s it is another object than from the other formats", from)
 		}
 	}
+}
+
+// left says whether an object is of a version without a type.
+func left(files map[string][]byte) bool {
+	_, _, err := api.Decode(api.FormatJSON, files[".json"], nil, false)
+	return runtime.IsNotRegisteredError(err)
 }
 
 func decode(t *testing.T, from string, data []byte) runtime.Object {
