@@ -266,18 +266,18 @@ func refs(raw []byte) (out []string) {
 // add takes over the paths that count and what they refer to.
 func (s *theirV2) add(paths, defs, theirPaths, theirDefs map[string]json.RawMessage) {
 	used := map[string]bool{}
-	var todo []string
+	var pending []string
 	for p, raw := range theirPaths {
 		if strings.HasPrefix(p+"/", s.below) {
-			todo = append(todo, refs(raw)...)
+			pending = append(pending, refs(raw)...)
 		}
 	}
-	for len(todo) > 0 {
-		name := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
+	for len(pending) > 0 {
+		name := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
 		if raw, ok := theirDefs[name]; ok && !used[name] {
 			used[name] = true
-			todo = append(todo, refs(raw)...)
+			pending = append(pending, refs(raw)...)
 		}
 	}
 	var renames []string

@@ -234,7 +234,7 @@ func (f *family) converted(obj api.Object, version string) (api.Object, error) {
 func (f *family) converts(objs []*unstructured.Unstructured, version string) ([]*unstructured.Unstructured, error) {
 	want := f.gvk(version)
 	var at []int
-	var todo []*unstructured.Unstructured
+	var pending []*unstructured.Unstructured
 	for i, u := range objs {
 		gvk := u.GroupVersionKind()
 		if gvk.GroupVersion() == want.GroupVersion() {
@@ -243,12 +243,12 @@ func (f *family) converts(objs []*unstructured.Unstructured, version string) ([]
 		if gvk.Group != want.Group || !f.knows(gvk.Version) {
 			return nil, fmt.Errorf("request to convert CR from an invalid group/version: %s", gvk.GroupVersion())
 		}
-		at, todo = append(at, i), append(todo, u)
+		at, pending = append(at, i), append(pending, u)
 	}
-	if len(todo) == 0 {
+	if len(pending) == 0 {
 		return objs, nil
 	}
-	done, err := f.convert.convert(todo, want.GroupVersion())
+	done, err := f.convert.convert(pending, want.GroupVersion())
 	if err != nil {
 		return nil, err
 	}

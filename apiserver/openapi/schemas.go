@@ -81,9 +81,9 @@ func Definitions(names ...string) (map[string]json.RawMessage, error) {
 func closure(names []string) (definitions, error) {
 	files := map[string]definitions{}
 	out := definitions{}
-	for todo := slices.Clone(names); len(todo) > 0; {
-		name := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
+	for pending := slices.Clone(names); len(pending) > 0; {
+		name := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
 		if _, ok := out[name]; ok {
 			continue
 		}
@@ -104,7 +104,7 @@ func closure(names []string) (definitions, error) {
 			return nil, fmt.Errorf("openapi: no definition of %s", name)
 		}
 		out[name] = raw
-		todo = append(todo, refs(raw)...)
+		pending = append(pending, refs(raw)...)
 	}
 	return out, nil
 }
