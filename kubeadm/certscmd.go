@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/pki"
@@ -70,6 +71,20 @@ func kubeconfigCert(path string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return certs[0], nil
+}
+
+// editUser changes the user of a kubeconfig's current context.
+func editUser(path string, change func(*clientcmdapi.AuthInfo)) error {
+	c, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return err
+	}
+	x := c.Contexts[c.CurrentContext]
+	if x == nil || c.AuthInfos[x.AuthInfo] == nil {
+		return fmt.Errorf("%s: no user in its current context", path)
+	}
+	change(c.AuthInfos[x.AuthInfo])
+	return clientcmd.WriteToFile(*c, path)
 }
 
 // expirations prints how long every certificate lives.
@@ -203,13 +218,9 @@ func renewKubeconfig(c *cobra.Command, i identity, dir, conf string) error {
 	if err != nil {
 		return err
 	}
-	file, err := clientcmd.LoadFromFile(path)
-	if err != nil {
-		return err
-	}
-	u := file.AuthInfos[file.Contexts[file.CurrentContext].AuthInfo]
-	u.ClientCertificate, u.ClientKey, u.ClientCertificateData, u.ClientKeyData = "", "", p.CertPEM(), key
-	if err := clientcmd.WriteToFile(*file, path); err != nil {
+	if err := editUser(path, func(u *clientcmdapi.AuthInfo) {
+		u.ClientCertificate, u.ClientKey, u.ClientCertificateData, u.ClientKeyData = "", "", p.CertPEM(), key
+	}); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.OutOrStdout(), "certificate embedded in %s renewed\n", i.about)

@@ -248,3 +248,38 @@ func TestSkippingUnknownPhase(t *testing.T) {
 		t.Errorf("unknown phase: %v", err)
 	}
 }
+
+func TestKubeletsConfigFollowsRotation(t *testing.T) {
+	r := fresh(t, "")
+	if err := run(t, r, "certs", "kubeconfig", "kubelet-finalize"); err != nil {
+		t.Fatal(err)
+	}
+	conf := r.file("kubelet.conf")
+	if text, _ := os.ReadFile(conf); !strings.Contains(string(text), "client-certificate-data") {
+		t.Error("without a rotated certificate the one of init was dropped")
+	}
+	current := filepath.Join(r.kubelet, "pki", "kubelet-client-current.pem")
+	if err := os.MkdirAll(filepath.Dir(current), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(current, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, r, "kubelet-finalize"); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(conf)
+	if !strings.Contains(string(text), "client-certificate: "+current) || strings.Contains(string(text), "client-certificate-data") {
+		t.Errorf("kubelet.conf is\n%s\nwant it to name %s", text, current)
+	}
+}
+
+func TestFieldsWithoutEffectAreNamed(t *testing.T) {
+	r := fresh(t, "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nfeatureGates: {X: true}\ncaCertificateValidityPeriod: 24h0m0s")
+	if got := strings.Join(idle(r.cfg, r.cluster), " "); got != "caCertificateValidityPeriod featureGates" {
+		t.Errorf("named %q", got)
+	}
+	if got := idle(fresh(t, "").cfg, fresh(t, "").cluster); got != nil {
+		t.Errorf("defaults are named: %q", got)
+	}
+}

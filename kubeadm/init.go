@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,7 @@ type initRun struct {
 	uploadCerts bool
 	key         string // the certificates are uploaded under it
 	skipKeyShow bool
+	hideTokens  bool
 	conn        client.Interface
 }
 
@@ -153,7 +155,9 @@ func initPhases() []phase[*initRun] {
 			return r.mark(ctx, c)
 		})},
 		{name: "bootstrap-token", about: "Generates bootstrap tokens used to join a node to a cluster", run: withClient(bootstrapTokens)},
-		{name: "kubelet-finalize", about: "Updates settings relevant to the kubelet after TLS bootstrap", run: func(context.Context, *initRun) error { return nil }},
+		{name: "kubelet-finalize", about: "Updates settings relevant to the kubelet after TLS bootstrap", run: func(_ context.Context, r *initRun) error {
+			return rotating(r.file("kubelet.conf"), r.kubelet, r.say)
+		}},
 		{name: "addon", about: "Install required addons for passing conformance tests", parts: []phase[*initRun]{
 			{name: "coredns", about: "Install the CoreDNS addon to a Kubernetes cluster", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
 				return addonDNS(ctx, c, r.cluster, r.say)
@@ -251,7 +255,9 @@ func (r *initRun) mark(ctx context.Context, c client.Interface) error {
 
 func bootstrapTokens(ctx context.Context, r *initRun, c client.Interface) error {
 	for _, t := range r.cfg.BootstrapTokens {
-		r.say("[bootstrap-token] Using token: %s", t.Token)
+		if !r.hideTokens {
+			r.say("[bootstrap-token] Using token: %s", t.Token)
+		}
 	}
 	r.say("[bootstrap-token] Configuring bootstrap tokens, cluster-info ConfigMap, RBAC Roles")
 	if err := createTokens(ctx, c, r.cfg.BootstrapTokens, true); err != nil {
@@ -293,6 +299,9 @@ func showJoin(_ context.Context, r *initRun) error {
 		return nil
 	}
 	token := r.cfg.BootstrapTokens[0].Token
+	if r.hideTokens {
+		token = "<value withheld>"
+	}
 	if r.cluster.ControlPlaneEndpoint != "" {
 		if r.uploadCerts {
 			line, err := joinCommand(r.cluster, r.cfg.LocalAPIEndpoint, token, r.key)
@@ -349,9 +358,27 @@ func prepareInit(f *config.File, host config.Host, out io.Writer) (*initRun, err
 		r.say("W: kubernetesVersion %s: this program carries Kubernetes %s, and deploys that", v, Version())
 		r.cluster.KubernetesVersion = Version()
 	}
+	for _, field := range idle(r.cfg, r.cluster) {
+		r.say("W: %s is read and has no effect", field)
+	}
 	r.key = r.cfg.CertificateKey
 	if err := r.cfg.Check(r.cluster); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// idle names the fields that somebody set and that change nothing here.
+func idle(i *config.Init, c *config.Cluster) (out []string) {
+	for field, set := range map[string]bool{
+		"patches": i.Patches != nil, "nodeRegistration.imagePullSerial": i.NodeRegistration.ImagePullSerial != nil,
+		"featureGates": len(c.FeatureGates) > 0, "caCertificateValidityPeriod": c.CACertificateValidityPeriod.Duration != pki.CALife,
+		"timeouts.upgradeManifests": i.Timeouts.UpgradeManifests.Duration != 5*time.Minute,
+	} {
+		if set {
+			out = append(out, field)
+		}
+	}
+	slices.Sort(out)
+	return out
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sampan-dev/sampan/kubeadm/config"
@@ -134,4 +136,18 @@ func healthy(ctx context.Context, c *http.Client, url string) error {
 		return errors.New(url + ": " + resp.Status + ": " + strings.TrimSpace(string(text)))
 	}
 	return nil
+}
+
+// rotating makes kubelet.conf name the file that the kubelet renews, instead of
+// carrying the certificate of init, which would end with its year.
+func rotating(conf, kubelet string, say func(string, ...any)) error {
+	current := filepath.Join(kubelet, "pki", "kubelet-client-current.pem")
+	if _, err := os.Stat(current); errors.Is(err, fs.ErrNotExist) {
+		say("[kubelet-finalize] Assuming that kubelet client certificate rotation is disabled: %s is not there", current)
+		return nil
+	}
+	say("[kubelet-finalize] Updating %q to point to a rotatable kubelet client certificate and key", conf)
+	return editUser(conf, func(u *clientcmdapi.AuthInfo) {
+		u.ClientCertificate, u.ClientKey, u.ClientCertificateData, u.ClientKeyData = current, current, nil, nil
+	})
 }

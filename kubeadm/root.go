@@ -232,7 +232,7 @@ func (o *initOptions) build(out io.Writer) (*initRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.ignore, r.uploadCerts, r.skipKeyShow = o.ignore, o.upload, o.hideKey
+	r.ignore, r.uploadCerts, r.skipKeyShow, r.hideTokens = o.ignore, o.upload, o.hideKey, o.hideToken
 	return r, nil
 }
 
