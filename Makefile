@@ -35,13 +35,13 @@ demo: deps build ## a cluster, nginx × 10, and what to try next
 
 .PHONY: test
 test: deps build lint ## all tests; those that start nodes need root and are skipped without it
-	$(GO) test $$($(GO) list ./... | grep -v /e2e$$)
-	$(GO) test ./e2e -short -count=1 -timeout 25m -parallel 3
+	$(GO) test $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test ./e2e/... -p 1 -short -count=1 -timeout 25m -parallel 3
 	CGO_ENABLED=1 $(GO) test -race ./kit/... ./storage/... ./client/... ./apiserver/... ./controller ./scheduler
 
 .PHONY: e2e
 e2e: deps build ## all scenes on real clusters, those of several machines too
-	$(GO) test ./e2e -count=1 -timeout 60m -parallel 3 -v
+	$(GO) test ./e2e/... -p 1 -count=1 -timeout 60m -parallel 3 -v
 
 .PHONY: bench
 bench: build ## figures as JSON lines

@@ -9,27 +9,28 @@ import (
 	"testing"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/e2e/lab"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
 
 // hand is a cluster put together from its components, each a process with flags
 // and files of its own, as in the guides from before there were tools.
 type hand struct {
-	*box
+	*lab.Machine
 	*world
 	ca    *pki.Pair
 	admin string // the administrator's kubeconfig, as this computer sees it
 }
 
 // Errorf and the like exist in both; the test's own are meant.
-func (h *hand) Fatal(args ...any)                 { h.box.Fatal(args...) }
-func (h *hand) Fatalf(format string, args ...any) { h.box.Fatalf(format, args...) }
-func (h *hand) Errorf(format string, args ...any) { h.box.Errorf(format, args...) }
-func (h *hand) Helper()                           { h.box.Helper() }
+func (h *hand) Fatal(args ...any)                 { h.Machine.Fatal(args...) }
+func (h *hand) Fatalf(format string, args ...any) { h.Machine.Fatalf(format, args...) }
+func (h *hand) Errorf(format string, args ...any) { h.Machine.Errorf(format, args...) }
+func (h *hand) Helper()                           { h.Machine.Helper() }
 
 func TestAssembledByHand(t *testing.T) {
 	w := beside(t)
-	h := &hand{box: newBox(t, "hand"), world: w}
+	h := &hand{Machine: lab.New(t).Machine("hand"), world: w}
 	h.certificates()
 	h.programs()
 	h.controlPlane()
@@ -44,7 +45,7 @@ func (h *hand) issue(name string, r pki.Request) *pki.Pair {
 	h.Helper()
 	p, err := h.ca.Issue(r)
 	if err == nil {
-		err = p.Save(h.dir, name)
+		err = p.Save(h.Dir, name)
 	}
 	if err != nil {
 		h.Fatal(err)
@@ -58,7 +59,7 @@ func (h *hand) conf(name, user, server string, groups ...string) string {
 	p := h.issue(name, pki.Request{CommonName: user, Organizations: groups, Client: true})
 	key, err := p.KeyPEM()
 	if err == nil {
-		err = client.Kubeconfig{Cluster: "hand", User: user, Server: server, CA: h.ca.CertPEM(), Cert: p.CertPEM(), Key: key}.Write(filepath.Join(h.dir, name+".conf"))
+		err = client.Kubeconfig{Cluster: "hand", User: user, Server: server, CA: h.ca.CertPEM(), Cert: p.CertPEM(), Key: key}.Write(filepath.Join(h.Dir, name+".conf"))
 	}
 	if err != nil {
 		h.Fatal(err)
@@ -71,7 +72,7 @@ const inside = "https://100.64.0.2:6443"
 func (h *hand) certificates() {
 	var err error
 	if h.ca, err = pki.NewCA("hand-ca", ""); err == nil {
-		err = h.ca.Save(h.dir, "ca")
+		err = h.ca.Save(h.Dir, "ca")
 	}
 	if err != nil {
 		h.Fatal(err)
@@ -83,7 +84,7 @@ func (h *hand) certificates() {
 	h.issue("apiserver-kubelet", pki.Request{CommonName: "kube-apiserver", Organizations: []string{"system:masters"}, Client: true})
 	key, err := pki.NewKey("")
 	if err == nil {
-		err = pki.SaveSigner(key, h.dir, "sa")
+		err = pki.SaveSigner(key, h.Dir, "sa")
 	}
 	if err != nil {
 		h.Fatal(err)
@@ -92,11 +93,11 @@ func (h *hand) certificates() {
 	h.conf("controllers", "system:kube-controller-manager", inside)
 	h.conf("proxy", "system:kube-proxy", inside)
 	h.conf("coredns", "coredns", inside)
-	h.conf("admin", "kubernetes-admin", "https://"+h.port, "system:masters")
-	h.admin = filepath.Join(h.dir, "admin.conf")
-	h.world = h.speaker(h.world, h.admin)
-	h.file("token.csv", "0123456789abcdef,kubelet-bootstrap,10001,\"system:kubelet-bootstrap\"\n")
-	err = client.Kubeconfig{Cluster: "kubernetes", User: "kubelet-bootstrap", Server: inside, CA: h.ca.CertPEM(), Token: "0123456789abcdef"}.Write(filepath.Join(h.dir, "bootstrap.kubeconfig"))
+	h.conf("admin", "kubernetes-admin", "https://"+h.Port, "system:masters")
+	h.admin = filepath.Join(h.Dir, "admin.conf")
+	h.world = &world{h.Machine.T, append(h.kubectl[:len(h.kubectl):len(h.kubectl)], "--kubeconfig="+h.admin)}
+	h.File("token.csv", "0123456789abcdef,kubelet-bootstrap,10001,\"system:kubelet-bootstrap\"\n")
+	err = client.Kubeconfig{Cluster: "kubernetes", User: "kubelet-bootstrap", Server: inside, CA: h.ca.CertPEM(), Token: "0123456789abcdef"}.Write(filepath.Join(h.Dir, "bootstrap.kubeconfig"))
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -104,16 +105,16 @@ func (h *hand) certificates() {
 
 // programs puts the components where the guides have them.
 func (h *hand) programs() {
-	h.says(h.do(inBin, "install", "--bin-dir=/run/bin", "--cni-bin-dir=/opt/cni/bin"), "/run/bin/kubelet", "/run/bin/etcd", "containerd-shim-runc-v2", "/opt/cni/bin/sampan-cni")
+	h.says(h.Do(lab.InBin, "install", "--bin-dir=/run/bin", "--cni-bin-dir=/opt/cni/bin"), "/run/bin/kubelet", "/run/bin/etcd", "containerd-shim-runc-v2", "/opt/cni/bin/sampan-cni")
 }
 
 func (h *hand) controlPlane() {
-	h.start("etcd", "/run/bin/etcd", "--name=hand", "--data-dir=/var/lib/etcd",
+	h.Start("etcd", "/run/bin/etcd", "--name=hand", "--data-dir=/var/lib/etcd",
 		"--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=hand=http://127.0.0.1:2380",
 		"--cert-file=/run/hand/etcd.crt", "--key-file=/run/hand/etcd.key", "--client-cert-auth", "--trusted-ca-file=/run/hand/ca.crt", "--listen-metrics-urls=http://127.0.0.1:2381")
-	h.answers(h.world, "http://127.0.0.1:2381/health", `"health":"true"`)
-	h.start("kube-apiserver", "/run/bin/kube-apiserver", "--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile=/run/hand/ca.crt",
+	h.Answers("http://127.0.0.1:2381/health", `"health":"true"`)
+	h.Start("kube-apiserver", "/run/bin/kube-apiserver", "--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile=/run/hand/ca.crt",
 		"--etcd-certfile=/run/hand/apiserver-etcd.crt", "--etcd-keyfile=/run/hand/apiserver-etcd.key",
 		"--service-cluster-ip-range=10.96.0.0/16", "--advertise-address=100.64.0.2", "--allow-privileged=true", "--anonymous-auth=true",
 		"--authorization-mode=Node,RBAC", "--client-ca-file=/run/hand/ca.crt", "--tls-cert-file=/run/hand/apiserver.crt", "--tls-private-key-file=/run/hand/apiserver.key",
@@ -122,12 +123,12 @@ func (h *hand) controlPlane() {
 		"--token-auth-file=/run/hand/token.csv", "--enable-bootstrap-token-auth",
 		"--admission-control=NamespaceLifecycle,LimitRanger,ServiceAccount,ResourceQuota", "--insecure-port=9090", "--insecure-bind-address=0.0.0.0",
 		"--logtostderr=false", "--log-dir=/mnt/logs/k8s-kube-apiserver/", "--v=2")
-	h.answers(h.world, inside+"/readyz", "ok")
+	h.Answers(inside+"/readyz", "ok")
 	h.says(h.k("get", "cs"), "Unhealthy")
-	h.start("kube-controller-manager", "/run/bin/kube-controller-manager", "--kubeconfig=/run/hand/controllers.conf", "--master="+inside,
+	h.Start("kube-controller-manager", "/run/bin/kube-controller-manager", "--kubeconfig=/run/hand/controllers.conf", "--master="+inside,
 		"--use-service-account-credentials", "--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16", "--service-account-private-key-file=/run/hand/sa.key", "--root-ca-file=/run/hand/ca.crt",
 		"--cluster-signing-cert-file=/run/hand/ca.crt", "--cluster-signing-key-file=/run/hand/ca.key", "--client-ca-file=/run/hand/ca.crt", "--address=0.0.0.0", "--v=2")
-	h.start("kube-scheduler", "/run/bin/kube-scheduler", "--kubeconfig=/run/hand/scheduler.conf", "--address=0.0.0.0", "--client-ca-file=/run/hand/ca.crt", "--logtostderr=false", "--log-dir=/mnt/logs/", "--v=2")
+	h.Start("kube-scheduler", "/run/bin/kube-scheduler", "--kubeconfig=/run/hand/scheduler.conf", "--address=0.0.0.0", "--client-ca-file=/run/hand/ca.crt", "--logtostderr=false", "--log-dir=/mnt/logs/", "--v=2")
 	h.until("the components are healthy", func() error {
 		out, err := h.world.try("", "get", "cs", "--no-headers")
 		if err != nil || strings.Contains(out, "Unhealthy") {
@@ -136,48 +137,31 @@ func (h *hand) controlPlane() {
 		return nil
 	})
 	for _, c := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
-		h.says(h.output(c), "has been deprecated")
+		h.says(h.Said(c), "has been deprecated")
 	}
-	h.says(h.output("kube-apiserver"), "served on 127.0.0.1 only")
+	h.says(h.Said("kube-apiserver"), "served on 127.0.0.1 only")
 }
 
-// containerdConfig is written as an administrator would, for this machine's kernel.
-const containerdConfig = `version = 3
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.cri.v1.runtime"]
-restrict_oom_score_adj = true
-disable_apparmor = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["/opt/cni/bin"]
-conf_dir = "/etc/cni/net.d"
-use_internal_loopback = true
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "registry.k8s.io/pause:3.10.2"
-`
-
 func (h *hand) node() {
-	conf := h.file("containerd.toml", containerdConfig)
-	h.start("containerd", "env", "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin", "/run/bin/containerd", "--config", conf)
+	conf := h.File("containerd.toml", lab.ContainerdConfig)
+	h.Start("containerd", "env", "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin", "/run/bin/containerd", "--config", conf)
 	h.until("containerd answers", func() error {
-		_, err := h.box.try(inBin, "image", "system", "--address=/run/containerd/containerd.sock")
+		_, err := h.Machine.Try(lab.InBin, "image", "system", "--address=/run/containerd/containerd.sock")
 		return err
 	})
-	for _, a := range mustGlob(h.box, filepath.Join(home, "images", "*.tar")) {
+	for _, a := range mustGlob(h.Machine, filepath.Join(home, "images", "*.tar")) {
 		text, err := os.ReadFile(a)
 		if err != nil {
 			h.Fatal(err)
 		}
-		h.do(inBin, "image", "import", "--address=/run/containerd/containerd.sock", h.file(filepath.Base(a), string(text)))
+		h.Do(lab.InBin, "image", "import", "--address=/run/containerd/containerd.sock", h.File(filepath.Base(a), string(text)))
 	}
-	h.file("10-hand.conflist", `{"cniVersion": "1.0.0", "name": "hand", "plugins": [{"type": "sampan-cni", "bridge": "cni0", "subnet": "10.244.0.0/24", "capabilities": {"portMappings": true}}]}`)
-	h.do("sh", "-c", "mkdir -p /etc/cni/net.d && cp /run/hand/10-hand.conflist /etc/cni/net.d/ && echo 1 > /proc/sys/net/ipv4/ip_forward")
+	h.File("10-hand.conflist", `{"cniVersion": "1.0.0", "name": "hand", "plugins": [{"type": "sampan-cni", "bridge": "cni0", "subnet": "10.244.0.0/24", "capabilities": {"portMappings": true}}]}`)
+	h.Do("sh", "-c", "mkdir -p /etc/cni/net.d && cp /run/hand/10-hand.conflist /etc/cni/net.d/ && echo 1 > /proc/sys/net/ipv4/ip_forward")
 
 	// The kubelet asks for its certificate by a token, and the administrator agrees.
 	h.k("create", "clusterrolebinding", "kubelet-bootstrap", "--clusterrole=system:node-bootstrapper", "--user=kubelet-bootstrap")
-	h.start("kubelet", "/run/bin/kubelet", "--experimental-bootstrap-kubeconfig=/run/hand/bootstrap.kubeconfig", "--kubeconfig=/var/lib/kubelet/kubeconfig",
+	h.Start("kubelet", "/run/bin/kubelet", "--experimental-bootstrap-kubeconfig=/run/hand/bootstrap.kubeconfig", "--kubeconfig=/var/lib/kubelet/kubeconfig",
 		"--hostname-override=node-by-hand", "--node-ip=100.64.0.2", "--cluster-dns=100.64.0.2", "--cluster-domain=cluster.local", "--client-ca-file=/run/hand/ca.crt",
 		"--pod-infra-container-image=registry.access.redhat.com/rhel7/pod-infrastructure:latest", "--cgroup-driver=cgroupfs",
 		"--runtime-cgroups=/systemd/system.slice", "--kubelet-cgroups=/systemd/system.slice", "--fail-swap-on=false", "--eviction-hard=memory.available<1Mi", "--v=2")
@@ -193,15 +177,15 @@ func (h *hand) node() {
 	h.says(h.k("certificate", "approve", request), "approved")
 	h.shows([]string{"node-by-hand", " Ready "}, "get", "nodes")
 
-	h.start("kube-proxy", "/run/bin/kube-proxy", "--kubeconfig=/run/hand/proxy.conf", "--hostname-override=node-by-hand", "--proxy-mode=ipvs", "--masquerade-all", "--v=2")
+	h.Start("kube-proxy", "/run/bin/kube-proxy", "--kubeconfig=/run/hand/proxy.conf", "--hostname-override=node-by-hand", "--proxy-mode=ipvs", "--masquerade-all", "--v=2")
 	h.k("create", "clusterrole", "coredns", "--verb=list,watch", "--resource=endpointslices.discovery.k8s.io,services,pods,namespaces")
 	h.k("create", "clusterrolebinding", "coredns", "--clusterrole=coredns", "--user=coredns")
-	corefile := h.file("Corefile", "cluster.local:53 {\n  bind 100.64.0.2\n  errors\n  ready 127.0.0.1:8181\n  kubernetes cluster.local {\n    kubeconfig /run/hand/coredns.conf\n  }\n}\n")
-	h.start("coredns", "/run/bin/coredns", "-conf", corefile)
-	h.answers(h.world, "http://127.0.0.1:8181/ready", "OK")
+	corefile := h.File("Corefile", "cluster.local:53 {\n  bind 100.64.0.2\n  errors\n  ready 127.0.0.1:8181\n  kubernetes cluster.local {\n    kubeconfig /run/hand/coredns.conf\n  }\n}\n")
+	h.Start("coredns", "/run/bin/coredns", "-conf", corefile)
+	h.Answers("http://127.0.0.1:8181/ready", "OK")
 }
 
-func mustGlob(b *box, pattern string) []string {
+func mustGlob(b *lab.Machine, pattern string) []string {
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		b.Fatalf("%s: %v %v", pattern, files, err)
@@ -267,15 +251,15 @@ func (h *hand) pages() {
 		{"http://127.0.0.1:2381/metrics", "etcd_server_has_leader 1", nil},
 		{inside + "/livez", "ok", nil}, {inside + "/metrics", "apiserver_request_total", cert},
 	} {
-		h.answers(h.world, p.url, p.want, p.with...)
+		h.Answers(p.url, p.want, p.with...)
 	}
 }
 
 // oldTimes speaks to the insecure port, from the machine itself only.
 func (h *hand) oldTimes() {
-	out := h.do("env", "HOME=/tmp", inBin, "kubectl", "-s", "http://localhost:9090", "get", "cs,nodes")
+	out := h.Do("env", "HOME=/tmp", lab.InBin, "kubectl", "-s", "http://localhost:9090", "get", "cs,nodes")
 	h.says(out, "componentstatus/scheduler", "Healthy", "node/node-by-hand", "Ready")
-	if out, err := h.box.try("curl", "-sS", "--max-time", "5", "http://"+net.JoinHostPort("100.64.0.2", "9090")+"/healthz"); err == nil {
+	if out, err := h.Machine.Try("curl", "-sS", "--max-time", "5", "http://"+net.JoinHostPort("100.64.0.2", "9090")+"/healthz"); err == nil {
 		h.Errorf("the insecure port answers beyond loopback: %s", out)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/e2e/lab"
 	"github.com/sampan-dev/sampan/machine"
 )
 
@@ -32,12 +33,7 @@ const (
 
 // TestMain lets the test binary be the init of the machines that tests make
 // themselves, and else brings the tests' cluster up and away again.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == machine.Applet {
-		os.Exit(machine.Main(os.Args[1:]))
-	}
-	os.Exit(mainCode(m))
-}
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, mainCode)) }
 
 func mainCode(m *testing.M) int {
 	if why := cannotRun(); why != "" {
@@ -122,19 +118,10 @@ func removeOldRuns() {
 // cannotRun says what keeps the tests from running here.
 func cannotRun() string {
 	var err error
-	if binary, err = filepath.Abs("../bin/sampan"); err != nil {
+	if binary, err = lab.Binary(); err != nil {
 		return err.Error()
 	}
-	if _, err := os.Stat(binary); err != nil {
-		return "bin/sampan is not built: run make build"
-	}
-	if os.Getuid() != 0 {
-		return "needs root: nodes are made of namespaces"
-	}
-	if _, err := exec.LookPath("runc"); err != nil {
-		return "runc is not installed: run make deps"
-	}
-	return ""
+	return lab.Cannot()
 }
 
 func bringUp() error {

@@ -7,27 +7,29 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sampan-dev/sampan/e2e/lab"
 )
 
 // sampan server in the foreground, on a computer of its own with no way out: a
 // cluster comes up, ends cleanly at SIGTERM, and is the same when started again.
 func TestServerInTheForeground(t *testing.T) {
 	w := beside(t)
-	b := newBox(t, "ship")
+	b := lab.New(t).Machine("ship")
 	images := filepath.Join(home, "images")
 	for _, a := range mustGlob(b, filepath.Join(images, "*busybox*.tar")) {
 		text, err := os.ReadFile(a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.file("images/"+filepath.Base(a), string(text))
+		b.File("images/"+filepath.Base(a), string(text))
 	}
 	// The one way out leads to the switch, which has no uplink.
-	if out := b.do("ip", "route", "show", "default"); strings.TrimSpace(out) != "default via 100.64.0.1 dev eth0" {
+	if out := b.Do("ip", "route", "show", "default"); strings.TrimSpace(out) != "default via 100.64.0.1 dev eth0" {
 		t.Fatalf("this machine has a way out: %s", out)
 	}
 	serve := func() <-chan error {
-		return b.start("server", inBin, "server", "--tls-san=127.0.0.1", "--import-images=/run/hand/images")
+		return b.Start("server", lab.InBin, "server", "--tls-san=127.0.0.1", "--import-images=/run/hand/images")
 	}
 	start := time.Now()
 	ended := serve()
@@ -41,7 +43,7 @@ func TestServerInTheForeground(t *testing.T) {
 	w.k("wait", "--for=condition=Ready", "pod/sailor", "--timeout=60s")
 	before := w.k("get", "node/ship", "pod/sailor", "-o", "jsonpath={.items[*].metadata.uid} {.items[1].status.containerStatuses[0].containerID}")
 
-	b.stop("server", "TERM")
+	b.Stop("server", "TERM")
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -50,10 +52,10 @@ func TestServerInTheForeground(t *testing.T) {
 	case <-time.After(limit):
 		t.Fatal("SIGTERM did not end it")
 	}
-	if out := b.output("server"); !strings.Contains(out, "stopping") {
+	if out := b.Said("server"); !strings.Contains(out, "stopping") {
 		t.Errorf("it said nothing about stopping:\n%s", out)
 	}
-	if out := b.do("sh", "-c", "ls /proc/*/exe -l 2>/dev/null | grep -c sampan-shim"); strings.TrimSpace(out) == "0" {
+	if out := b.Do("sh", "-c", "ls /proc/*/exe -l 2>/dev/null | grep -c sampan-shim"); strings.TrimSpace(out) == "0" {
 		t.Error("the containers ended with the server")
 	}
 	start = time.Now()
@@ -80,14 +82,14 @@ func TestServerInTheForeground(t *testing.T) {
 
 // serverConf waits for the administrator's kubeconfig and turns it to the
 // forwarded port.
-func serverConf(b *box, w *world) string {
+func serverConf(b *lab.Machine, w *world) string {
 	path := filepath.Join(b.TempDir(), "kubeconfig")
 	w.until("the administrator's kubeconfig", func() error {
-		text, err := b.try("cat", "/var/lib/sampan/admin.conf")
+		text, err := b.Try("cat", "/var/lib/sampan/admin.conf")
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(path, []byte(strings.ReplaceAll(text, "https://100.64.0.2:6443", "https://"+b.port)), 0o600)
+		return os.WriteFile(path, []byte(strings.ReplaceAll(text, "https://100.64.0.2:6443", "https://"+b.Port)), 0o600)
 	})
 	return path
 }
