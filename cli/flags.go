@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sampan-dev/sampan/kit/words"
 )
 
 // section is one heading of a component's help.
@@ -130,50 +132,10 @@ func (f *flags) unknown(all *pflag.FlagSet, err *pflag.NotExistError) error {
 
 // unknownFlag is the error for a flag that is not among names.
 func unknownFlag(name string, names []string) error {
-	if near := nearest(name, names); near != "" {
+	if near := words.Nearest(name, names); near != "" {
 		return fmt.Errorf("unknown flag: --%s; did you mean --%s?", name, near)
 	}
 	return fmt.Errorf("unknown flag: --%s", name)
-}
-
-// nearest returns the name that a typing error turns into word, or "".
-func nearest(word string, names []string) string {
-	best, distance := "", max(2, len(word)/4)+1
-	for _, n := range names {
-		if d := editDistance(word, n); d < distance {
-			best, distance = n, d
-		}
-	}
-	if best != "" {
-		return best
-	}
-	for _, n := range names {
-		if len(word) > 4 && (strings.HasPrefix(n, word) || strings.HasSuffix(n, word)) {
-			return n
-		}
-	}
-	return ""
-}
-
-// editDistance counts the letters to insert, remove or replace between a and b.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := before
-			if a[i] != b[j] {
-				cost++
-			}
-			before = row[j+1]
-			row[j+1] = min(cost, row[j]+1, before+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // help writes the flags under their headings.
