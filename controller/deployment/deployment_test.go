@@ -243,9 +243,12 @@ func TestRecreate(t *testing.T) {
 		w := newWorld(t, d)
 		w.pass(5)
 		old := w.sets()[0]
+		w.image("two")
+		if synctest.Wait(); w.sizes() != "1:0" {
+			t.Errorf("while the old set tells of pods that the mirror does not show %q, want 1:0 alone", w.sizes())
+		}
 		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(old, setKind)}}}
 		w.Put(p)
-		w.image("two")
 		w.pass(10)
 		if got := w.sizes(); got != "1:0" {
 			t.Errorf("while an old pod is there %q, want 1:0 alone", got)

@@ -221,8 +221,12 @@ func (r *rollout) recreate(ctx context.Context) error {
 	return r.finish(ctx)
 }
 
+// oldPodsRun asks the old sets as well as the mirror of pods, which may lag behind them.
 func (r *rollout) oldPodsRun() bool {
 	for _, rs := range r.old {
+		if rs.Status.Replicas > 0 {
+			return true
+		}
 		for _, p := range r.pods.By(controller.ByOwner, string(rs.UID)) {
 			if !pod.Finished(p) {
 				return true

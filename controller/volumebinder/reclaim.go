@@ -52,6 +52,9 @@ func (l *loop) deleteVolume(ctx context.Context, v *pv) error {
 		return l.fail(ctx, v, "VolumeFailedDelete", err.Error())
 	}
 	err = client.Of[pv](l.Client, "").Delete(ctx, v.Name, &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(v.UID))})
+	if err == nil {
+		controller.Removed(&l.Unseen, client.KeyOf(v), l.volumes, v)
+	}
 	return controller.Ignore(err, apierrors.IsNotFound)
 }
 

@@ -58,8 +58,6 @@ func start(t *testing.T, fn func(w *story), objs ...any) {
 			switch o := o.(type) {
 			case *pv:
 				srv.Put(o)
-			case *claim:
-				srv.Put(o)
 			case *storagev1.StorageClass:
 				srv.Put(o)
 			case *corev1.Pod:
@@ -74,6 +72,12 @@ func start(t *testing.T, fn func(w *story), objs ...any) {
 		g.Go("mirrors", d.Mirrors.Run)
 		g.Go("loop", l.Run)
 		defer func() { g.Stop(); g.Wait() }()
+		w.rest() // all volumes are available, and all else is known, when the first claim comes
+		for _, o := range objs {
+			if c, ok := o.(*claim); ok {
+				srv.Put(c)
+			}
+		}
 		fn(w)
 	})
 }

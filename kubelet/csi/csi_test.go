@@ -85,7 +85,7 @@ func (p *plugin) NodeUnstageVolume(_ context.Context, r *spec.NodeUnstageVolumeR
 // until waits for a condition, generously.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if ok() {
 			return
 		}

@@ -61,10 +61,17 @@ func (r *Registry) Run(ctx context.Context) error {
 	if err := os.MkdirAll(r.dir, 0o750); err != nil {
 		return fmt.Errorf("csi: %w", err)
 	}
-	wake := make(chan struct{}, 1)
-	run.Detach(ctx, "plugins", func(ctx context.Context) { r.watch(ctx, wake) })
+	// Watching begins before the first look: no socket comes unseen between them.
+	usual, wake := time.Minute, make(chan struct{}, 1)
+	f, err := r.notify()
+	if err != nil {
+		r.log.Warn("watching plugins failed; looking now and then", "dir", r.dir, "err", err)
+		usual = 10 * time.Second
+	} else {
+		run.Detach(ctx, "plugins", func(ctx context.Context) { watch(ctx, f, wake) })
+	}
 	for {
-		wait := time.Hour
+		wait := usual
 		if !r.scan(ctx) {
 			wait = time.Second // one of them did not answer yet
 		}
@@ -82,17 +89,22 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// watch wakes Run when the directory changes.
-func (r *Registry) watch(ctx context.Context, wake chan<- struct{}) {
+// notify returns a file that can be read when the directory changes.
+func (r *Registry) notify() (*os.File, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err == nil {
-		_, err = unix.InotifyAddWatch(fd, r.dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO)
-	}
 	if err != nil {
-		r.log.Warn("watching plugins failed", "dir", r.dir, "err", err)
-		return
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, r.dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "inotify"), nil
+}
+
+// watch wakes Run when the directory changes.
+func watch(ctx context.Context, f *os.File, wake chan<- struct{}) {
+	defer f.Close()
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 	buf := make([]byte, 4096)
 	for {
