@@ -25,7 +25,7 @@ func Main(ctx context.Context, args []string) int {
 
 The components run alone, too, under upstream's names and flags: etcd,
 kube-apiserver, kube-scheduler, kube-controller-manager, kubelet, kube-proxy,
-coredns, containerd; call them as sampan's first word or by a link of that name.`,
+coredns, containerd, and etcdctl and etcdutl; call them as sampan's first word or by a link of that name.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(upCommand(), downCommand(), lsCommand(), execCommand(), kubeconfigCommand(), imageCommand(),

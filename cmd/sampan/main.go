@@ -16,6 +16,7 @@ import (
 	"github.com/sampan-dev/sampan/embedded"
 	"github.com/sampan-dev/sampan/kubeadm"
 	"github.com/sampan-dev/sampan/storage/etcd"
+	"github.com/sampan-dev/sampan/storage/etcdctl"
 )
 
 // applet is one program: its arguments without its name to its exit code.
@@ -37,6 +38,8 @@ var applets = []applet{
 	{"containerd", carried(embedded.Containerd)},
 	{"coredns", carried(embedded.CoreDNS)},
 	{"etcd", etcd.Main},
+	{"etcdctl", etcdctl.Main},
+	{"etcdutl", etcdctl.UtlMain},
 	{"kubectl", carried(embedded.Kubectl)},
 	{"kubeadm", kubeadm.Main},
 	{"kube-apiserver", cli.APIServer},
@@ -58,7 +61,7 @@ func main() {
 		os.Exit(withSignals(cli.Main, args))
 	}
 	switch applets[i].name {
-	case "containerd", "coredns", "kubectl": // they look after signals themselves
+	case "containerd", "coredns", "etcdctl", "etcdutl", "kubectl": // they look after signals themselves
 		os.Exit(applets[i].main(context.Background(), args))
 	}
 	os.Exit(withSignals(applets[i].main, args))
