@@ -162,9 +162,15 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 	}
 	if n != nil {
 		restore()
+		choices, ok := s.v.confirm(p, n.obj)
+		if !ok {
+			// Claims changed since the class was judged; word of it is on its way.
+			s.cluster.epoch++
+			s.line.failed(w, causeVolume|causeNode, true, clock.Now())
+			return nil
+		}
 		delete(s.nominated, podKey(w.pod))
 		s.cluster.putPod(w.info, n.obj.Name)
-		choices, _ := s.v.plan(s.v.open(p), n.obj)
 		s.assume(choices)
 		t := trip{choices: choices, w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
 		return func(ctx context.Context) { s.bind(ctx, t) }

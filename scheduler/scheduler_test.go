@@ -341,6 +341,55 @@ func TestVolumes(t *testing.T) {
 	})
 }
 
+// TestClaimsThatChangeMeanwhile: what the mirror shows by now counts, not what
+// the class was judged by.
+func TestClaimsThatChangeMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait, late := storagev1.VolumeBindingWaitForFirstConsumer, "late"
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default", UID: "c"}, Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &late}}
+		srv := fake.New(claim, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: late}, Provisioner: "csi.example.com", VolumeBindingMode: &wait})
+		m := client.NewMirrors(srv)
+		s, err := New(Config{Seed: 3}, Deps{Client: srv, Mirrors: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("mirrors", m.Run)
+		synctest.Wait()
+		s.cluster.setNode(testNode("n1", "4"))
+		s.cluster.setNode(testNode("n2", "4"))
+		p := testPod("p", "1m", func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		})
+		if n, k := s.cluster.place(newInfo(p), nil, s.rng); n == nil {
+			t.Fatal(k.refused)
+		}
+		bound := claim.DeepCopy()
+		bound.Annotations = map[string]string{volume.BindCompleted: "yes"}
+		bound.Spec.VolumeName = "pv"
+		srv.Put(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: corev1.PersistentVolumeSpec{NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{"n2"}}}}}}}}})
+		srv.Put(bound)
+		synctest.Wait()
+		for node, want := range map[string]bool{"n1": false, "n2": true} {
+			if _, ok := s.v.confirm(p, s.cluster.byName[node].obj); ok != want {
+				t.Errorf("%s: %v, want %v", node, ok, want)
+			}
+		}
+		for range 20 {
+			s.line.set(p, clock.Now())
+			w, _ := s.line.pop(clock.Now())
+			s.attempt(w)
+			if at, ok := s.cluster.pods[p.UID]; ok && at.node.obj.Name == "n1" {
+				t.Fatal("the pod goes where its volume cannot be reached")
+			}
+			s.line.drop(p.UID)
+		}
+		g.Stop()
+		g.Wait()
+	})
+}
+
 // TestLocalVolumes: pods go where volumes of their class are left, and no two get the same.
 func TestLocalVolumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -177,6 +177,20 @@ func (v *views) plan(claims []*corev1.PersistentVolumeClaim, n *corev1.Node) ([]
 	return out, true
 }
 
+// confirm chooses volumes for p's open claims on the node that was found for
+// it. ok is false when the claims, as they are now, do not let p go there: place
+// looked at them earlier. What is bound between the two looks is seen by the second.
+func (v *views) confirm(p *corev1.Pod, n *corev1.Node) (choices []choice, ok bool) {
+	if len(claimsOf(p))+len(p.Spec.ResourceClaims) == 0 {
+		return nil, true
+	}
+	if choices, ok = v.plan(v.open(p), n); !ok {
+		return nil, false
+	}
+	needs, why := v.needs(p)
+	return choices, why == "" && !slices.ContainsFunc(needs, func(x need) bool { return !x.match(n) })
+}
+
 // allowed says whether a class makes volumes for a node with these labels.
 func allowed(terms []corev1.TopologySelectorTerm, labels map[string]string) bool {
 	if len(terms) == 0 {
