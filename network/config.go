@@ -6,25 +6,21 @@ import (
 	"net/netip"
 )
 
-// Backends of the overlay.
-const (
-	VXLAN  = "vxlan"
-	HostGW = "host-gw"
-)
-
 // Config is what a node's network needs to know.
 type Config struct {
-	NodeName    string
-	NodeIP      netip.Addr   // this node's address, by which others reach it
-	ClusterCIDR netip.Prefix // all pods; traffic within it is never masqueraded
-	ServiceCIDR netip.Prefix // all service addresses; routed to the bridge, so that the node itself reaches them without a default route
-	Backend     string       // VXLAN or HostGW; VXLAN if empty
-	VNI         int          // 1 if 0, as flannel's
-	Port        int          // of VXLAN, 8472 if 0, as flannel's
-	Bridge      string       // "cni0" if empty
-	MTU         int          // of pods; 0 takes the node link's, less the overlay's 50
-	CNIConfDir  string       // "/etc/cni/net.d" if empty
-	CNIStateDir string       // "/var/lib/cni/sampan" if empty
+	NodeName      string
+	NodeIP        netip.Addr   // this node's address, by which others reach it
+	ClusterCIDR   netip.Prefix // all pods; traffic within it is never masqueraded
+	ServiceCIDR   netip.Prefix // all service addresses; routed to the bridge, so that the node itself reaches them without a default route
+	Backend       string       // VXLAN, HostGW or UDP; VXLAN if empty
+	VNI           int          // 1 if 0, as flannel's
+	Port          int          // 8472 for VXLAN, 8285 for UDP if 0, as flannel's
+	DirectRouting bool         // VXLAN: nodes on the same link are reached by routes alone
+	Bridge        string       // "cni0" if empty
+	MTU           int          // of pods; 0 takes the node link's, less what the overlay adds
+	CNIConfDir    string       // "/etc/cni/net.d" if empty
+	CNIStateDir   string       // "/var/lib/cni/sampan" if empty
+	SubnetFile    string       // "/run/flannel/subnet.env" if empty: the node's range, for plugins of flannel
 }
 
 func (c Config) withDefaults() Config {
@@ -37,13 +33,13 @@ func (c Config) withDefaults() Config {
 	set(&c.Bridge, "cni0")
 	set(&c.CNIConfDir, "/etc/cni/net.d")
 	set(&c.CNIStateDir, "/var/lib/cni/sampan")
-	if c.VNI == 0 {
-		c.VNI = 1
-	}
-	if c.Port == 0 {
-		c.Port = 8472
-	}
+	set(&c.SubnetFile, SubnetFile)
 	return c
+}
+
+// backend is the part of the configuration that is flannel's.
+func (c Config) backend() Backend {
+	return Backend{Type: c.Backend, VNI: c.VNI, Port: c.Port, MTU: c.MTU, DirectRouting: c.DirectRouting}.withDefaults()
 }
 
 // Check says what is wrong with a configuration.
@@ -58,8 +54,5 @@ func (c Config) Check() error {
 	if !c.ClusterCIDR.IsValid() || !c.ClusterCIDR.Addr().Is4() {
 		errs = append(errs, fmt.Errorf("network: cluster CIDR %v: not an IPv4 range", c.ClusterCIDR))
 	}
-	if c.Backend != VXLAN && c.Backend != HostGW {
-		errs = append(errs, fmt.Errorf("network: backend %q: supported values: %q, %q", c.Backend, VXLAN, HostGW))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.backend().check())...)
 }

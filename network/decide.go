@@ -1,77 +1,74 @@
 package network
 
 import (
-	"maps"
-	"net"
 	"net/netip"
 	"slices"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
-// Peer is another node: how its pods are reached.
-type Peer struct {
-	Node netip.Addr
-	Pods netip.Prefix
+// Route is how a range is reached: by a gateway, through the tunnel or not.
+type Route struct {
+	Via    netip.Addr
+	Tunnel bool
 }
 
-// Action is one change of the kernel's state: a peer to reach, or no longer.
-type Action struct {
-	Remove bool
-	Peer
+// Facts are the kernel's state towards the other nodes.
+type Facts struct {
+	Routes     map[netip.Prefix]Route
+	Neighbours map[netip.Addr]MAC // of the tunnel: whose address is at which hardware address
+	Forwards   map[MAC]netip.Addr // of the tunnel: which node that hardware address is at
 }
 
-// Peers reads the other nodes' ranges from Node objects. Nodes without an
-// address or a range, and this node, are left out.
-func Peers(nodes []*corev1.Node, self string) map[netip.Prefix]Peer {
-	out := map[netip.Prefix]Peer{}
-	for _, n := range nodes {
-		if n.Name == self {
+// Want returns the facts by which peers are reached. direct says which nodes
+// need no tunnel; without a tunnel none does.
+func Want(peers map[netip.Prefix]Peer, tunnel bool, direct func(netip.Addr) bool) Facts {
+	f := Facts{map[netip.Prefix]Route{}, map[netip.Addr]MAC{}, map[MAC]netip.Addr{}}
+	for pods, p := range peers {
+		if !tunnel || direct(p.Node) {
+			f.Routes[pods] = Route{Via: p.Node}
 			continue
 		}
-		pods, err := netip.ParsePrefix(n.Spec.PodCIDR)
-		addr, ok := InternalIP(n)
-		if err == nil && ok && pods.Addr().Is4() {
-			out[pods.Masked()] = Peer{Node: addr, Pods: pods.Masked()}
-		}
+		f.Routes[pods] = Route{Via: pods.Addr(), Tunnel: true}
+		f.Neighbours[pods.Addr()] = p.MAC
+		f.Forwards[p.MAC] = p.Node
 	}
-	return out
+	return f
 }
 
-// InternalIP returns a node's first internal IPv4 address.
-func InternalIP(n *corev1.Node) (netip.Addr, bool) {
-	for _, a := range n.Status.Addresses {
-		if ip, err := netip.ParseAddr(a.Address); err == nil && ip.Is4() && a.Type == corev1.NodeInternalIP {
-			return ip, true
-		}
-	}
-	return netip.Addr{}, false
+// Changes lead from one state of facts to another. Neighbours and forwards come
+// before the routes that need them and go after.
+type Changes struct {
+	RoutesGone, RoutesCome         []netip.Prefix
+	NeighboursGone, NeighboursCome []netip.Addr
+	ForwardsGone, ForwardsCome     []MAC
 }
 
-// Decide returns the changes that lead from what is set up to what is wanted,
-// removals first, so that a range that moved is never set up twice.
-func Decide(have, want map[netip.Prefix]Peer) []Action {
-	var out []Action
-	for _, p := range sorted(have) {
-		if want[p] != have[p] {
-			out = append(out, Action{Remove: true, Peer: have[p]})
-		}
-	}
-	for _, p := range sorted(want) {
-		if want[p] != have[p] {
-			out = append(out, Action{Peer: want[p]})
-		}
-	}
-	return out
+// Empty says that nothing changes.
+func (c Changes) Empty() bool {
+	return len(c.RoutesGone)+len(c.RoutesCome)+len(c.NeighboursGone)+len(c.NeighboursCome)+len(c.ForwardsGone)+len(c.ForwardsCome) == 0
 }
 
-func sorted(m map[netip.Prefix]Peer) []netip.Prefix {
-	return slices.SortedFunc(maps.Keys(m), func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+// Decide returns the changes from have to want.
+func Decide(have, want Facts) (c Changes) {
+	c.RoutesGone, c.RoutesCome = difference(have.Routes, want.Routes, netip.Prefix.Compare)
+	c.NeighboursGone, c.NeighboursCome = difference(have.Neighbours, want.Neighbours, netip.Addr.Compare)
+	c.ForwardsGone, c.ForwardsCome = difference(have.Forwards, want.Forwards, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
+	return c
 }
 
-// tunnelMAC is the hardware address of a node's VXLAN link. It follows from the
-// node's address, so that no node has to publish one.
-func tunnelMAC(node netip.Addr) net.HardwareAddr {
-	b := node.As4()
-	return net.HardwareAddr{0x0e, 0x53, b[0], b[1], b[2], b[3]}
+// difference returns the keys to remove and those to set. One whose value
+// changes is only set: it replaces what was there.
+func difference[K comparable, V comparable](have, want map[K]V, compare func(a, b K) int) (gone, come []K) {
+	for k := range have {
+		if _, stays := want[k]; !stays {
+			gone = append(gone, k)
+		}
+	}
+	for k, v := range want {
+		if old, there := have[k]; !there || old != v {
+			come = append(come, k)
+		}
+	}
+	slices.SortFunc(gone, compare)
+	slices.SortFunc(come, compare)
+	return gone, come
 }

@@ -9,12 +9,14 @@ import (
 	"github.com/sampan-dev/sampan/kit/nft"
 )
 
-// masqueradeTable holds the one rule that makes pods' traffic to the world come
+// masqueradeTable holds the rules by which pods' traffic to the world comes
 // from the node.
 const masqueradeTable = "sampan-masquerade"
 
-// masquerade lays the rule anew, in one transaction.
-func masquerade(pods, cluster netip.Prefix) error {
+// masquerade lays flannel's rules anew, in one transaction: what pods send out
+// of the network, and what reaches other nodes' pods from outside of it, comes
+// from this node. What goes to this node's own pods keeps its source.
+func masquerade(pods, network netip.Prefix) error {
 	c, err := nft.Open()
 	if err != nil {
 		return err
@@ -27,8 +29,12 @@ func masquerade(pods, cluster netip.Prefix) error {
 	post := c.AddChain(&nftables.Chain{Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
-	c.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: nft.Of(
-		nft.From(pods, false), nft.To(cluster, true), nft.To(multicast, true), nft.Masquerade())})
+	for _, rule := range []nft.Rule{
+		nft.Of(nft.From(network, false), nft.To(network, true), nft.To(multicast, true), nft.Masquerade()),
+		nft.Of(nft.From(network, true), nft.To(network, false), nft.To(pods, true), nft.Masquerade()),
+	} {
+		c.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: rule})
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("nftables: table %s: %w", masqueradeTable, err)
 	}

@@ -5,77 +5,72 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/kit/backoff"
-	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/network/cni"
 )
 
 // confFile is the CNI configuration's name; it sorts as flannel's does.
 const confFile = "10-sampan.conflist"
 
-// Network is one node's pod network.
-type Network struct {
-	cfg    Config
-	nodes  client.Watchable[corev1.Node]
-	log    *slog.Logger
-	wake   chan struct{}
-	laid   netip.Prefix // the range the node is set up for
-	routes *overlay
+// Deps are what a network needs from its surroundings. Nodes must be run by the
+// caller; Metrics and Events may be nil.
+type Deps struct {
+	Client  client.Interface
+	Nodes   client.Watchable[corev1.Node]
+	Events  *client.EventRecorder
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 }
 
-// New checks cfg and starts nothing. nodes must be running.
-func New(cfg Config, nodes client.Watchable[corev1.Node], log *slog.Logger) (*Network, error) {
+// Network is one node's pod network.
+type Network struct {
+	cfg   Config
+	deps  Deps
+	wake  waker
+	layer *layer
+}
+
+// New checks cfg and starts nothing.
+func New(cfg Config, deps Deps) (*Network, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	return &Network{cfg: cfg, nodes: nodes, log: log, wake: make(chan struct{}, 1)}, nil
+	n := &Network{cfg: cfg, deps: deps, wake: newWaker()}
+	n.layer = &layer{backend: cfg.backend(), network: cfg.ClusterCIDR.Masked(), log: deps.Log, metrics: newMetrics(deps.Metrics),
+		find: func() (netlink.Link, netip.Addr, error) {
+			link, err := nodeLink(cfg.NodeIP)
+			return link, cfg.NodeIP, err
+		}}
+	return n, nil
 }
 
 // Run keeps the node's network as the Node objects want it until ctx ends.
-// What it set up stays: pods go on talking while the node agent restarts.
+// What it set up stays: pods go on talking while the node agent restarts, but
+// for the backend udp, whose packets this process carries.
 func (n *Network) Run(ctx context.Context) error {
-	n.nodes.OnChange(func(_, _ *corev1.Node) {
-		select {
-		case n.wake <- struct{}{}:
-		default:
+	n.deps.Nodes.OnChange(func(old, now *corev1.Node) {
+		if matters(old, now) {
+			n.wake.ring()
 		}
 	})
-	if err := n.nodes.WaitSynced(ctx); err != nil {
+	if err := n.deps.Nodes.WaitSynced(ctx); err != nil {
 		return err
 	}
-	policy, failures := backoff.Policy{First: 200 * time.Millisecond, Max: 30 * time.Second}, 0
-	for {
-		err := n.sync()
-		if err == nil {
-			failures = 0
-			select {
-			case <-n.wake:
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		failures++
-		n.log.Error("network: not as wanted, trying again", "err", err)
-		if err := clock.Sleep(ctx, policy.After(failures)); err != nil {
-			return err
-		}
-	}
+	watchKernel(ctx, n.wake, n.deps.Log)
+	defer n.layer.leave()
+	return follow(ctx, n.wake, n.deps.Log, n.sync)
 }
 
-func (n *Network) sync() error {
-	self, ok := n.nodes.Get("", n.cfg.NodeName)
+func (n *Network) sync(ctx context.Context) error {
+	self, ok := n.deps.Nodes.Get("", n.cfg.NodeName)
 	if !ok || self.Spec.PodCIDR == "" {
 		return nil // not registered yet, or no range yet: a change will wake us
 	}
@@ -83,30 +78,44 @@ func (n *Network) sync() error {
 	if err != nil {
 		return fmt.Errorf("network: node %s: podCIDR: %w", n.cfg.NodeName, err)
 	}
-	if n.laid != pods {
-		if err := n.lay(pods); err != nil {
+	fresh, err := n.layer.lay(pods)
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	if fresh {
+		if err := n.furnish(pods); err != nil {
+			n.layer.leave()
 			return fmt.Errorf("network: %w", err)
 		}
-		n.laid = pods
-		n.log.Info("network: ready", "pods", pods.String(), "backend", n.cfg.Backend)
+		n.deps.Log.Info("network: ready", "pods", pods.String(), "backend", n.cfg.Backend)
 	}
-	return n.routes.sync(Peers(n.nodes.List(""), n.cfg.NodeName))
+	var notes annotations
+	if err := n.layer.sync(notes.Peers(n.deps.Nodes.List(""), n.cfg.NodeName, n.layer.backend, true)); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	return n.publish(ctx, self, notes)
 }
 
-// lay sets up everything that depends on this node's own range; the CNI
+// publish tells the other nodes how this one is reached.
+func (n *Network) publish(ctx context.Context, self *corev1.Node, notes annotations) error {
+	if n.deps.Client == nil {
+		return nil
+	}
+	want := missing(self, notes.write(leaseOf(n.layer.backend, notes.overwrite(self, n.cfg.NodeIP), n.cfg.NodeIP)))
+	var conditions []corev1.NodeCondition
+	if c := available(); lacks(self, c) {
+		conditions = append(conditions, c)
+	}
+	return patchStatus(ctx, n.deps.Client, n.cfg.NodeName, want, conditions...)
+}
+
+// furnish sets up everything that depends on this node's own range; the CNI
 // configuration last, for it is what makes the node Ready.
-func (n *Network) lay(pods netip.Prefix) error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("forwarding: %w", err)
-	}
-	var err error
-	if n.routes, err = openOverlay(n.cfg, pods); err != nil {
+func (n *Network) furnish(pods netip.Prefix) error {
+	if err := forwarding(); err != nil {
 		return err
 	}
-	mtu, err := n.routes.mtu()
-	if err != nil {
-		return err
-	}
+	mtu := n.layer.over.mtu()
 	gateway := netip.PrefixFrom(pods.Masked().Addr().Next(), pods.Bits())
 	bridge, err := cni.EnsureBridge(n.cfg.Bridge, gateway, mtu)
 	if err != nil {
@@ -115,7 +124,10 @@ func (n *Network) lay(pods netip.Prefix) error {
 	if err := n.routeServices(bridge); err != nil {
 		return err
 	}
-	if err := masquerade(pods, n.cfg.ClusterCIDR); err != nil {
+	if err := masquerade(pods, n.layer.network); err != nil {
+		return err
+	}
+	if err := replaceFile(n.cfg.SubnetFile, []byte(subnetEnv(n.layer.network, pods, mtu, true))); err != nil {
 		return err
 	}
 	return n.writeConf(pods, mtu)
@@ -128,8 +140,7 @@ func (n *Network) routeServices(bridge netlink.Link) error {
 		return nil
 	}
 	err := netlink.RouteReplace(&netlink.Route{
-		Dst:       &net.IPNet{IP: n.cfg.ServiceCIDR.Masked().Addr().AsSlice(), Mask: net.CIDRMask(n.cfg.ServiceCIDR.Bits(), 32)},
-		LinkIndex: bridge.Attrs().Index, Src: n.cfg.NodeIP.AsSlice(), Scope: netlink.SCOPE_LINK,
+		Dst: ipNet(n.cfg.ServiceCIDR.Masked()), LinkIndex: bridge.Attrs().Index, Src: n.cfg.NodeIP.AsSlice(), Scope: netlink.SCOPE_LINK,
 	})
 	if err != nil {
 		return fmt.Errorf("route to services %s: %w", n.cfg.ServiceCIDR, err)
@@ -150,12 +161,24 @@ func (n *Network) writeConf(pods netip.Prefix, mtu int) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.cfg.CNIConfDir, 0o755); err != nil {
-		return err
+	return replaceFile(filepath.Join(n.cfg.CNIConfDir, confFile), conf)
+}
+
+// matters says whether a change of a node is one of how its pods are reached:
+// nodes tell of their health every few seconds.
+func matters(old, now *corev1.Node) bool {
+	if old == nil || now == nil || old.Spec.PodCIDR != now.Spec.PodCIDR {
+		return true
 	}
-	path := filepath.Join(n.cfg.CNIConfDir, confFile)
-	if err := os.WriteFile(path+".tmp", conf, 0o644); err != nil {
-		return err
+	was, _ := InternalIP(old)
+	is, _ := InternalIP(now)
+	if was != is || len(old.Annotations) != len(now.Annotations) {
+		return true
 	}
-	return os.Rename(path+".tmp", path)
+	for k, v := range now.Annotations {
+		if old.Annotations[k] != v {
+			return true
+		}
+	}
+	return lacks(now, available())
 }

@@ -55,7 +55,10 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		}
 	}
 	nodes := client.MirrorOf[corev1.Node](deps.Mirrors, client.MirrorOptions{})
-	if n.network, err = network.New(cfg.Network, nodes, deps.Log); err != nil {
+	if n.network, err = network.New(cfg.Network, network.Deps{
+		Client: deps.Client, Nodes: nodes, Metrics: deps.Metrics, Log: deps.Log,
+		Events: client.Recorder(deps.Client, "flanneld", cfg.Network.NodeName),
+	}); err != nil {
 		return nil, err
 	}
 	n.proxy, err = proxy.New(cfg.Proxy, proxy.Deps{

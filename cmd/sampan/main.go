@@ -47,6 +47,7 @@ var applets = []applet{
 	{"kube-scheduler", cli.Scheduler},
 	{"kubelet", cli.Kubelet},
 	{"kube-proxy", cli.Proxy},
+	{"flanneld", cli.Flanneld},
 }
 
 func main() {

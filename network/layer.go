@@ -1,0 +1,172 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sampan-dev/sampan/kit/backoff"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
+)
+
+// again is how often the kernel's state is looked at when nothing tells of a change.
+const again = time.Minute
+
+// layer keeps one overlay as the node and its peers are now.
+type layer struct {
+	backend Backend
+	network netip.Prefix
+	// find returns the link to other nodes and this node's address on it.
+	find    func() (netlink.Link, netip.Addr, error)
+	log     *slog.Logger
+	metrics *metrics
+
+	at      site
+	over    overlay
+	refused map[string]string
+}
+
+// lay makes the overlay for the node's range, or makes it again when the node's
+// address or link is another; fresh says that it did.
+func (l *layer) lay(pods netip.Prefix) (fresh bool, err error) {
+	under, local, err := l.find()
+	if err != nil {
+		return false, err
+	}
+	if l.over != nil && l.at.pods == pods && l.at.local == local && l.over.follows(under) {
+		return false, nil
+	}
+	if l.over != nil {
+		l.log.Info("network: the node's link, address or range changed, the overlay is made again", "link", under.Attrs().Name, "address", local.String(), "pods", pods.String())
+		l.leave()
+	}
+	s := site{backend: l.backend, under: under, local: local, network: l.network, pods: pods}
+	if l.over, err = s.open(); err != nil {
+		l.over = nil
+		return false, err
+	}
+	l.at = s
+	return true, nil
+}
+
+// sync makes peers reachable.
+func (l *layer) sync(peers map[netip.Prefix]Peer, refused map[string]string) error {
+	if !maps.Equal(refused, l.refused) {
+		for name, why := range refused {
+			l.log.Warn("network: a node's pods are not reached", "node", name, "why", why)
+		}
+		l.refused = refused
+	}
+	changed, err := l.over.sync(peers)
+	l.metrics.synced(len(peers), changed, err)
+	if err != nil {
+		// What it stands on may be gone.
+		l.leave()
+		return err
+	}
+	if changed {
+		l.log.Info("network: routes follow the nodes", "peers", len(peers))
+	}
+	return nil
+}
+
+func (l *layer) leave() {
+	if l.over != nil {
+		l.over.leave()
+		l.over = nil
+	}
+}
+
+// forwarding lets the kernel pass packets on. Where the setting is not ours to
+// make, in a container, it must be made already.
+func forwarding() error {
+	const path = "/proc/sys/net/ipv4/ip_forward"
+	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("forwarding: %w", err)
+	}
+	return nil
+}
+
+// waker is a bell: rung any number of times, it is heard once.
+type waker chan struct{}
+
+func newWaker() waker { return make(chan struct{}, 1) }
+
+func (w waker) ring() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// follow calls sync now, whenever the bell rings, and once in a while; after a
+// failure again, later and later.
+func follow(ctx context.Context, w waker, log *slog.Logger, sync func(context.Context) error) error {
+	policy, failures := backoff.Policy{First: 200 * time.Millisecond, Max: 30 * time.Second}, 0
+	for {
+		wait, err := again, sync(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if failures = failures + 1; err == nil {
+			failures = 0
+		} else {
+			log.Error("network: not as wanted, trying again", "err", err)
+			wait = policy.After(failures)
+		}
+		t := clock.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-w:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// watchKernel rings when a link, an address or a route of ours changed under us.
+// Pods' cables are none of its business.
+func watchKernel(ctx context.Context, w waker, log *slog.Logger) {
+	links, addrs, routes := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16), make(chan netlink.RouteUpdate, 16)
+	failed := func(what string, err error) {
+		if err != nil {
+			log.Warn("network: changes of "+what+" are seen only once in a while", "err", err)
+		}
+	}
+	failed("links", netlink.LinkSubscribe(links, ctx.Done()))
+	failed("addresses", netlink.AddrSubscribe(addrs, ctx.Done()))
+	failed("routes", netlink.RouteSubscribe(routes, ctx.Done()))
+	run.Detach(ctx, "kernel-watch", func(ctx context.Context) {
+		for {
+			select {
+			case u := <-links:
+				if u.Link != nil && u.Type() != "veth" {
+					w.ring()
+				}
+			case <-addrs:
+				w.ring()
+			case u := <-routes:
+				if u.Type == unix.RTM_DELROUTE && u.Protocol == routeProtocol {
+					w.ring()
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
