@@ -64,7 +64,7 @@ func newCustomServer(t testing.TB) client {
 // within waits for a condition.
 func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -482,7 +482,7 @@ func TestWatchesOutliveOthersDefinitions(t *testing.T) {
 			if s := story(seen); s != "ADDED b; " {
 				t.Errorf("the watch of boats saw %s", s)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("the watch of the changed kind goes on")
 		}
 		c.do("POST", tabs, jsonType, tab("late", `{"cronSpec":"* * * * *"}`))

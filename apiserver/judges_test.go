@@ -158,7 +158,7 @@ const (
 // eventually tries until ok, for configurations take a moment to be noticed.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 10_000 {
 		if ok() {
 			return
 		}

@@ -196,7 +196,7 @@ func (w *world) awaits(want string) string {
 
 func eventually(t *testing.T, ok func() bool, says func() string) {
 	t.Helper()
-	for deadline := clock.Now().Add(20 * time.Second); !ok(); {
+	for deadline := clock.Now().Add(2 * time.Minute); !ok(); {
 		if clock.Now().After(deadline) {
 			t.Fatal(says())
 		}

@@ -170,7 +170,7 @@ func TestExecOverWebSocket(t *testing.T) {
 		if c.Subprotocol() != protocol {
 			t.Fatalf("spoke %q", c.Subprotocol())
 		}
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		if protocol == protocolV4 { // its input has no end: only v5 can close a stream
 			_ = c.Close()
 			continue
@@ -214,7 +214,7 @@ func TestLogOverWebSocket(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	got := ""
 	for {
 		kind, m, err := c.ReadMessage()
@@ -272,7 +272,7 @@ func TestPortForwardTunnel(t *testing.T) {
 	}
 	defer c.Close()
 	_ = resp.Body.Close()
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	var got string
 	for _, part := range []string{"ping", "pong"} {
 		if err := c.WriteMessage(websocket.BinaryMessage, []byte(part)); err != nil {

@@ -52,7 +52,7 @@ func update(t *testing.T, s storage.Store, r *storage.Record, value string) *sto
 // next returns the next n changes as "key=value" or "-key".
 func next(t *testing.T, w storage.Watcher, n int) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var got []string
 	for len(got) < n {
@@ -242,6 +242,8 @@ func TestFeedCompacted(t *testing.T) {
 	defer w.Stop()
 	same := must[storage.Watcher](t)(c.Watch(t.Context(), nodes, storage.WatchOptions{After: kept.Rev + 1}))
 	defer same.Stop()
+	// A consistent read makes sure that the cache has seen all that was written.
+	must[*storage.Page](t)(c.List(t.Context(), nodes, storage.ListOptions{}))
 	resume := f.cut()
 	a = update(t, c, a, "2")
 	if err := f.Compact(t.Context(), a.Rev); err != nil {

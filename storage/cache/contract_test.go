@@ -35,7 +35,7 @@ func start(t testing.TB, s storage.Store, cfg cache.Config, prefixes ...string) 
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := c.Synced(ctx); err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func member(t testing.TB) *etcd.Store {
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		t.Fatal(err)
