@@ -257,7 +257,7 @@ func always(name string) func(string) string { return func(string) string { retu
 var identities = []identity{
 	{"admin.conf", "a kubeconfig file for the admin to use and for kubeadm itself", always("kubernetes-admin"), []string{adminGroup}, false},
 	{"super-admin.conf", "a kubeconfig file for the super-admin", always("kubernetes-super-admin"), []string{"system:masters"}, false},
-	{"kubelet.conf", "a kubeconfig file for the kubelet to use *only* for cluster bootstrapping purposes", func(n string) string { return "system:node:" + n }, []string{"system:nodes"}, false},
+	{"kubelet.conf", "a kubeconfig file for the kubelet to use *only* for cluster bootstrapping purposes", func(n string) string { return "system:node:" + n }, []string{"system:nodes"}, true},
 	{"controller-manager.conf", "a kubeconfig file for the controller manager to use", always("system:kube-controller-manager"), nil, true},
 	{"scheduler.conf", "a kubeconfig file for the scheduler to use", always("system:kube-scheduler"), nil, true},
 }

@@ -162,7 +162,7 @@ func configImages() *cobra.Command {
 			socket = criSocket()
 		}
 		p := printer{c.OutOrStdout()}
-		if err := bringImages(c.Context(), cl, socket, p.say); err != nil {
+		if err := bringImages(c.Context(), cl, config.NodeRegistration{CRISocket: socket}, p.say); err != nil {
 			return err
 		}
 		for _, i := range requiredImages(cl) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ func stackedMembers(ctx context.Context, c client.Interface, cluster *config.Clu
 		}
 	}
 	if len(endpoints) == 0 {
-		return nil, errors.New("find etcd's members: no pod of etcd says where it is reached")
+		return nil, errNoMembers
 	}
 	at := func(name string) string { return filepath.Join(cluster.CertificatesDir, "etcd", name) }
 	return etcd.OpenMembers(endpoints, etcd.TLS{CA: at("ca.crt"), Cert: at("healthcheck-client.crt"), Key: at("healthcheck-client.key")})
@@ -64,9 +65,26 @@ func peerURL(address string) string {
 	return "https://" + net.JoinHostPort(address, strconv.Itoa(etcdPeer))
 }
 
+// stackedHealthy asks every member for its state, so that a machine does not
+// join a cluster that could not take it.
+func stackedHealthy(ctx context.Context, c client.Interface, cluster *config.Cluster, self string) error {
+	ms, err := stackedMembers(ctx, c, cluster, self)
+	if err != nil {
+		return err
+	}
+	defer ms.Close()
+	if err := patiently(ctx, time.Minute, func(ctx context.Context) error {
+		_, err := ms.List(ctx)
+		return err
+	}); err != nil {
+		return fmt.Errorf("etcd cluster is not healthy: %w; `etcdctl endpoint health --cluster` on a control plane says which member is not", err)
+	}
+	return nil
+}
+
 // joinEtcd adds this machine's member, writes its static pod, and gives it a
 // vote once it has the data.
-func joinEtcd(ctx context.Context, c client.Interface, m machine, manifests string, say func(string, ...any)) error {
+func joinEtcd(ctx context.Context, c client.Interface, m machine, write func(component) error, say func(string, ...any)) error {
 	ms, err := stackedMembers(ctx, c, m.cluster, m.local.AdvertiseAddress)
 	if err != nil {
 		return err
@@ -76,27 +94,18 @@ func joinEtcd(ctx context.Context, c client.Interface, m machine, manifests stri
 	var all []etcd.Member
 	// One learner at a time is etcd's rule, so that others who join are waited for.
 	if err := patiently(ctx, 2*time.Minute, func(ctx context.Context) (err error) {
+		if err := strangersData(ctx, ms, peer, m.cluster.Etcd.Local.DataDir); err != nil {
+			return err
+		}
 		all, err = ms.Add(ctx, peer)
 		return err
 	}); err != nil {
 		return err
 	}
 	say("[etcd] Announced new etcd member joining to the existing etcd cluster")
-	var others []member
-	var id uint64
-	for _, o := range all {
-		name := o.Name
-		for _, u := range o.PeerURLs {
-			if u == peer {
-				name, id = m.node.Name, o.ID
-			}
-		}
-		if name != "" && len(o.PeerURLs) > 0 {
-			others = append(others, member{name, o.PeerURLs[0]})
-		}
-	}
+	id, others := acquainted(all, m.node.Name, peer)
 	say("[etcd] Creating static Pod manifest for %q", "etcd")
-	if err := writeManifest(manifests, etcdMember(m, others)); err != nil {
+	if err := write(etcdMember(m, others)); err != nil {
 		return err
 	}
 	say("[etcd] Waiting for the new etcd member to join the cluster. This can take up to 40s")
@@ -114,26 +123,64 @@ func joinEtcd(ctx context.Context, c client.Interface, m machine, manifests stri
 	})
 }
 
-// leaveEtcd takes this machine's member out of the cluster.
-func leaveEtcd(ctx context.Context, c client.Interface, cluster *config.Cluster, address string) error {
-	ms, err := stackedMembers(ctx, c, cluster, address)
-	if err != nil {
-		return err
+// acquainted is what a new member is told of its cluster: everybody who has started,
+// and itself. A learner that somebody else announced a moment ago has no name
+// yet, and is learnt of later.
+func acquainted(all []etcd.Member, name, peer string) (id uint64, others []member) {
+	for _, o := range all {
+		if slices.Contains(o.PeerURLs, peer) {
+			id, o.Name = o.ID, name
+		}
+		if o.Name != "" && len(o.PeerURLs) > 0 {
+			others = append(others, member{o.Name, o.PeerURLs[0]})
+		}
 	}
-	defer ms.Close()
+	return id, others
+}
+
+// strangersData refuses to start a new member over the data of one that was
+// taken out: etcd would refuse it later, and say less.
+func strangersData(ctx context.Context, ms *etcd.Members, peer, dir string) error {
 	list, err := ms.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, o := range list {
-		for _, u := range o.PeerURLs {
-			if u == peerURL(address) {
-				return ms.Remove(ctx, o.ID)
-			}
+		if slices.Contains(o.PeerURLs, peer) {
+			return nil
 		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "member")); err == nil {
+		return fmt.Errorf("%s holds the data of a member that is no longer in the cluster: remove it (kubeadm reset does) and join again", dir)
 	}
 	return nil
 }
+
+// leaveEtcd takes this machine's member out of the cluster; left is false if no
+// other member is there.
+func leaveEtcd(ctx context.Context, c client.Interface, cluster *config.Cluster, address string) (left bool, err error) {
+	ms, err := stackedMembers(ctx, c, cluster, address)
+	if errors.Is(err, errNoMembers) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer ms.Close()
+	list, err := ms.List(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range list {
+		if slices.Contains(o.PeerURLs, peerURL(address)) {
+			return true, patiently(ctx, 20*time.Second, func(ctx context.Context) error { return ms.Remove(ctx, o.ID) })
+		}
+	}
+	return true, nil
+}
+
+// errNoMembers means that no other machine has a member.
+var errNoMembers = errors.New("find etcd's members: no pod of etcd says where it is reached")
 
 // patiently does fn until it succeeds, for at most wait; the error is the last
 // that says more than that time is up.

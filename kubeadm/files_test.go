@@ -72,7 +72,7 @@ func TestFilesOfAControlPlane(t *testing.T) {
 	for file, want := range map[string]struct{ name, group, server string }{
 		"admin.conf":              {"kubernetes-admin", adminGroup, "https://api.example:8443"},
 		"super-admin.conf":        {"kubernetes-super-admin", "system:masters", "https://api.example:8443"},
-		"kubelet.conf":            {"system:node:master1", "system:nodes", "https://api.example:8443"},
+		"kubelet.conf":            {"system:node:master1", "system:nodes", "https://100.64.0.2:6443"},
 		"controller-manager.conf": {"system:kube-controller-manager", "", "https://100.64.0.2:6443"},
 		"scheduler.conf":          {"system:kube-scheduler", "", "https://100.64.0.2:6443"},
 	} {
@@ -199,7 +199,7 @@ apiServerExtraArgs: {runtime-config: "api/all=true"}
 		t.Errorf("pod %+v", p.Spec)
 	}
 	dir := filepath.Join(r.conf, "manifests")
-	if err := writeManifest(dir, apiServer(m)); err != nil {
+	if err := r.patches.manifest(dir, apiServer(m), r.say); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 || list[0].Name() != "kube-apiserver.yaml" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sampan-dev/sampan/kubeadm/config"
@@ -46,15 +47,11 @@ func dnsImage(cluster *config.Cluster) string {
 	return strings.TrimSuffix(repository, "/") + "/coredns:" + tag
 }
 
-// images brings what the control plane needs into the runtime. What this binary
-// is, it puts there itself, under the names that the cluster's repository makes
-// of them; only what is left is pulled.
-func (r *initRun) images(ctx context.Context) error {
-	r.say("[preflight] Pulling images required for setting up a Kubernetes cluster")
-	return bringImages(ctx, r.cluster, r.cfg.NodeRegistration.CRISocket, r.say)
-}
-
-func bringImages(ctx context.Context, cluster *config.Cluster, socket string, say func(string, ...any)) error {
+// bringImages brings what the control plane needs into the runtime. What this
+// binary is, it puts there itself, under the names that the cluster's repository
+// makes of them; only what is left is pulled.
+func bringImages(ctx context.Context, cluster *config.Cluster, node config.NodeRegistration, say func(string, ...any)) error {
+	socket := node.CRISocket
 	_, images, err := kubecri.Connect(ctx, socket)
 	if err != nil {
 		return fmt.Errorf("container runtime %s: %w", socket, err)
@@ -79,11 +76,15 @@ func bringImages(ctx context.Context, cluster *config.Cluster, socket string, sa
 		return err
 	}
 	for _, name := range need {
+		if node.ImagePullPolicy == corev1.PullNever {
+			say("[preflight] Skipping pull of image: %s", name)
+			continue
+		}
 		pull, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		_, err := images.PullImage(pull, &cri.ImageSpec{Image: name}, nil, nil)
 		cancel()
 		if err != nil {
-			return fmt.Errorf("[ERROR ImagePull]: failed to pull image %s: %w", name, err)
+			return fmt.Errorf("[ERROR ImagePull]: failed to pull image %s: %w; put it into the runtime by hand, or name a registry that has it with --image-repository", name, err)
 		}
 	}
 	return nil

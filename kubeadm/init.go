@@ -51,6 +51,7 @@ type initRun struct {
 	key         string // the certificates are uploaded under it
 	skipKeyShow bool
 	hideTokens  bool
+	patches     *patches
 	conn        client.Interface
 }
 
@@ -84,15 +85,15 @@ func withClient(fn func(ctx context.Context, r *initRun, c client.Interface) err
 // initPhases are init's, in order.
 func initPhases() []phase[*initRun] {
 	return []phase[*initRun]{
-		{name: "preflight", about: "Run pre-flight checks", run: func(ctx context.Context, r *initRun) error {
-			r.say("[preflight] Running pre-flight checks")
-			if err := preflight(ctx, r.printer, initChecks(r.machine(), r.manifests()), append(r.ignore, r.cfg.NodeRegistration.IgnorePreflightErrors...)); err != nil {
-				return err
-			}
-			return r.images(ctx)
-		}},
-		{name: "certs", about: "Certificate generation", parts: certPhases()},
-		{name: "kubeconfig", about: "Generate all kubeconfig files necessary to establish the control plane and the admin kubeconfig file", parts: kubeconfigPhases()},
+		{name: "preflight", about: "Run pre-flight checks", run: initPreflight},
+		{name: "certs", about: "Certificate generation", run: func(_ context.Context, r *initRun) error {
+			r.say("[certs] Using certificateDir folder %q", r.cluster.CertificatesDir)
+			return nil
+		}, parts: certPhases()},
+		{name: "kubeconfig", about: "Generate all kubeconfig files necessary to establish the control plane and the admin kubeconfig file", run: func(_ context.Context, r *initRun) error {
+			r.say("[kubeconfig] Using kubeconfig folder %q", r.conf)
+			return nil
+		}, parts: kubeconfigPhases()},
 		{name: "etcd", about: "Generate static Pod manifest file for local etcd", parts: []phase[*initRun]{
 			{name: "local", about: "Generate the static Pod manifest file for a local, single-node local etcd instance", run: func(_ context.Context, r *initRun) error {
 				if r.cluster.Etcd.Local == nil {
@@ -103,7 +104,7 @@ func initPhases() []phase[*initRun] {
 				if err := os.MkdirAll(r.cluster.Etcd.Local.DataDir, 0o700); err != nil {
 					return err
 				}
-				return writeManifest(r.manifests(), etcdMember(r.machine(), nil))
+				return r.patches.manifest(r.manifests(), etcdMember(r.machine(), nil), r.say)
 			}}}},
 		{name: "control-plane", about: "Generate all static Pod manifest files necessary to establish the control plane", parts: []phase[*initRun]{
 			manifestPhase("apiserver", "kube-apiserver", func(r *initRun) component { return apiServer(r.machine()) }),
@@ -113,6 +114,9 @@ func initPhases() []phase[*initRun] {
 		{name: "kubelet-start", about: "Write kubelet settings and (re)start the kubelet", run: func(ctx context.Context, r *initRun) error {
 			cfg, err := kubeletConfig(r.machine(), r.manifests(), r.others["KubeletConfiguration"])
 			if err != nil {
+				return err
+			}
+			if cfg, err = r.patches.apply("kubeletconfiguration", cfg, r.say); err != nil {
 				return err
 			}
 			return startKubelet(ctx, r.kubelet, cfg, kubeletFlags(r.cfg.NodeRegistration, nil, ""), r.say)
@@ -152,7 +156,7 @@ func initPhases() []phase[*initRun] {
 			return nil
 		})},
 		{name: "mark-control-plane", about: "Mark a node as a control-plane", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
-			return r.mark(ctx, c)
+			return mark(ctx, c, r.cfg.NodeRegistration, r.cfg.Timeouts.KubernetesAPICall.Duration, r.say)
 		})},
 		{name: "bootstrap-token", about: "Generates bootstrap tokens used to join a node to a cluster", run: withClient(bootstrapTokens)},
 		{name: "kubelet-finalize", about: "Updates settings relevant to the kubelet after TLS bootstrap", run: func(_ context.Context, r *initRun) error {
@@ -198,7 +202,7 @@ func kubeconfigPhases() []phase[*initRun] {
 func manifestPhase(name, program string, make func(*initRun) component) phase[*initRun] {
 	return phase[*initRun]{name: name, about: "Generates the " + program + " static Pod manifest", run: func(_ context.Context, r *initRun) error {
 		r.say("[control-plane] Creating static Pod manifest for %q", program)
-		return writeManifest(r.manifests(), make(r))
+		return r.patches.manifest(r.manifests(), make(r), r.say)
 	}}
 }
 
@@ -239,18 +243,40 @@ func componentsHealthy(ctx context.Context, m machine, wait time.Duration, say f
 	return nil
 }
 
-// mark waits for this machine's node to register and marks it.
-func (r *initRun) mark(ctx context.Context, c client.Interface) error {
-	n := r.cfg.NodeRegistration
-	r.say("[mark-control-plane] Marking the node %s as control-plane by adding the labels: %v", n.Name, controlPlaneLabels)
+// initPreflight looks at the machine, and brings the images.
+func initPreflight(ctx context.Context, r *initRun) error {
+	r.say("[preflight] Running pre-flight checks")
+	checks := initChecks(r.machine(), r.manifests())
+	if r.unfinished(initName) {
+		r.say("[preflight] An init ended half-way here: going on with what it left")
+		checks = slices.DeleteFunc(checks, left)
+	}
+	if err := preflight(ctx, r.printer, checks, append(r.ignore, r.cfg.NodeRegistration.IgnorePreflightErrors...)); err != nil {
+		return err
+	}
+	r.say("[preflight] Pulling images required for setting up a Kubernetes cluster")
+	r.say("[preflight] This might take a minute or two, depending on the speed of your internet connection")
+	r.say("[preflight] You can also perform this action beforehand using 'kubeadm config images pull'")
+	if err := bringImages(ctx, r.cluster, r.cfg.NodeRegistration, r.say); err != nil {
+		return err
+	}
+	return r.begin(initName)
+}
+
+// initName is how an unfinished init marks a machine.
+const initName = "init"
+
+// mark waits for a machine's node to register and marks it.
+func mark(ctx context.Context, c client.Interface, n config.NodeRegistration, wait time.Duration, say func(string, ...any)) error {
+	say("[mark-control-plane] Marking the node %s as control-plane by adding the labels: %v", n.Name, controlPlaneLabels)
 	if len(n.Taints) > 0 {
 		var list []string
 		for _, t := range n.Taints {
 			list = append(list, t.ToString())
 		}
-		r.say("[mark-control-plane] Marking the node %s as control-plane by adding the taints %v", n.Name, list)
+		say("[mark-control-plane] Marking the node %s as control-plane by adding the taints %v", n.Name, list)
 	}
-	return patiently(ctx, r.cfg.Timeouts.KubernetesAPICall.Duration, func(ctx context.Context) error { return markControlPlane(ctx, c, n.Name, n.Taints) })
+	return patiently(ctx, wait, func(ctx context.Context) error { return markControlPlane(ctx, c, n.Name, n.Taints) })
 }
 
 func bootstrapTokens(ctx context.Context, r *initRun, c client.Interface) error {
@@ -361,6 +387,10 @@ func prepareInit(f *config.File, host config.Host, out io.Writer) (*initRun, err
 	for _, field := range idle(r.cfg, r.cluster) {
 		r.say("W: %s is read and has no effect", field)
 	}
+	var err error
+	if r.patches, err = readPatches(r.cfg.Patches); err != nil {
+		return nil, err
+	}
 	r.key = r.cfg.CertificateKey
 	if err := r.cfg.Check(r.cluster); err != nil {
 		return nil, err
@@ -371,8 +401,8 @@ func prepareInit(f *config.File, host config.Host, out io.Writer) (*initRun, err
 // idle names the fields that somebody set and that change nothing here.
 func idle(i *config.Init, c *config.Cluster) (out []string) {
 	for field, set := range map[string]bool{
-		"patches": i.Patches != nil, "nodeRegistration.imagePullSerial": i.NodeRegistration.ImagePullSerial != nil,
-		"featureGates": len(c.FeatureGates) > 0, "caCertificateValidityPeriod": c.CACertificateValidityPeriod.Duration != pki.CALife,
+		"nodeRegistration.imagePullSerial": i.NodeRegistration.ImagePullSerial != nil,
+		"featureGates":                     len(c.FeatureGates) > 0, "caCertificateValidityPeriod": c.CACertificateValidityPeriod.Duration != pki.CALife,
 		"timeouts.upgradeManifests": i.Timeouts.UpgradeManifests.Duration != 5*time.Minute,
 	} {
 		if set {

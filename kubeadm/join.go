@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,8 @@ type joinRun struct {
 	found   *found
 	boot    client.Interface // as the token's holder
 	cluster *config.Cluster
+	patches *patches
+	resumed bool // an earlier try of this join ended half-way
 }
 
 func (r *joinRun) local() config.APIEndpoint {
@@ -72,20 +75,23 @@ func controlPlane(name, about string, run func(ctx context.Context, r *joinRun) 
 	}}
 }
 
-// joinPhases are join's, in order.
+// joinPhases are join's, in order. A control plane's kubelet talks to the API
+// server of its own machine, so that its member of etcd joins first.
 func joinPhases() []phase[*joinRun] {
 	return []phase[*joinRun]{
 		{name: "preflight", about: "Run join pre-flight checks", run: joinPreflight},
 		{name: "control-plane-prepare", about: "Prepare the machine for serving a control plane", parts: []phase[*joinRun]{
-			controlPlane("download-certs", "Download certificates shared among control-plane nodes from the kubeadm-certs Secret", func(ctx context.Context, r *joinRun) error {
+			controlPlane("download-certs", "Download certificates from the kubeadm-certs Secret", func(ctx context.Context, r *joinRun) error {
 				key := r.cfg.ControlPlane.CertificateKey
 				if key == "" {
 					return nil
 				}
 				r.say("[download-certs] Downloading the certificates in Secret %q in the %q Namespace", certsSecretName, "kube-system")
+				r.say("[download-certs] Saving the certificates to the folder: %q", r.cluster.CertificatesDir)
 				return downloadCerts(ctx, r.boot, r.cluster, key)
 			}),
 			controlPlane("certs", "Generate the certificates for the new control plane components", func(_ context.Context, r *joinRun) error {
+				r.say("[certs] Using certificateDir folder %q", r.cluster.CertificatesDir)
 				for _, c := range wanted(r.cluster) {
 					if err := c.ensure(r.machine(), r.say); err != nil {
 						return err
@@ -94,6 +100,8 @@ func joinPhases() []phase[*joinRun] {
 				return ensureAccounts(r.cluster, r.say)
 			}),
 			controlPlane("kubeconfig", "Generate the kubeconfig for the new control plane components", func(_ context.Context, r *joinRun) error {
+				r.say("[kubeconfig] Generating kubeconfig files")
+				r.say("[kubeconfig] Using kubeconfig folder %q", r.conf)
 				for _, i := range identities {
 					if i.file == "kubelet.conf" || i.file == "super-admin.conf" {
 						continue
@@ -108,38 +116,49 @@ func joinPhases() []phase[*joinRun] {
 				r.say("[control-plane] Using manifest folder %q", r.manifests())
 				for _, c := range []component{apiServer(r.machine()), controllers(r.machine(), r.conf), scheduling(r.machine(), r.conf)} {
 					r.say("[control-plane] Creating static Pod manifest for %q", c.name)
-					if err := writeManifest(r.manifests(), c); err != nil {
+					if err := r.patches.manifest(r.manifests(), c, r.say); err != nil {
 						return err
 					}
 				}
 				return nil
 			}),
 		}},
+		controlPlane("check-etcd", "Check cluster health for the etcd nodes", func(ctx context.Context, r *joinRun) error {
+			if r.cluster.Etcd.Local == nil {
+				r.say("[check-etcd] Skipping etcd check in external mode")
+				return nil
+			}
+			r.say("[check-etcd] Checking that the etcd cluster is healthy")
+			c, err := r.admin()
+			if err != nil {
+				return err
+			}
+			return stackedHealthy(ctx, c, r.cluster, r.local().AdvertiseAddress)
+		}),
 		{name: "kubelet-start", about: "Write kubelet settings, certificates and (re)start the kubelet", run: joinKubelet},
+		controlPlane("etcd-join", "Join etcd for control plane nodes", func(ctx context.Context, r *joinRun) error {
+			if r.cluster.Etcd.Local == nil {
+				r.say("[control-plane-join] Using external etcd - no local stacked instance added")
+				return nil
+			}
+			if err := os.MkdirAll(r.cluster.Etcd.Local.DataDir, 0o700); err != nil {
+				return err
+			}
+			// Through the shared endpoint: this machine's own API server waits for this member.
+			c, err := r.admin()
+			if err != nil {
+				return err
+			}
+			return joinEtcd(ctx, c, r.machine(), func(e component) error { return r.patches.manifest(r.manifests(), e, r.say) }, r.say)
+		}),
+		{name: "kubelet-wait-bootstrap", about: "Wait for the kubelet to bootstrap itself", run: joinedKubelet},
 		{name: "control-plane-join", about: "Join a machine as a control plane instance", parts: []phase[*joinRun]{
-			controlPlane("etcd", "Add a new local etcd member", func(ctx context.Context, r *joinRun) error {
-				if r.cluster.Etcd.Local == nil {
-					r.say("[control-plane-join] Using external etcd - no local stacked instance added")
-					return nil
-				}
-				if err := os.MkdirAll(r.cluster.Etcd.Local.DataDir, 0o700); err != nil {
-					return err
-				}
-				// Through the shared endpoint: this machine's own API server waits for this member.
-				c, err := r.admin()
-				if err != nil {
-					return err
-				}
-				return joinEtcd(ctx, c, r.machine(), r.manifests(), r.say)
-			}),
 			controlPlane("mark-control-plane", "Mark a node as a control-plane", func(ctx context.Context, r *joinRun) error {
 				c, err := r.admin()
 				if err != nil {
 					return err
 				}
-				return patiently(ctx, r.cfg.Timeouts.KubernetesAPICall.Duration, func(ctx context.Context) error {
-					return markControlPlane(ctx, c, r.cfg.NodeRegistration.Name, r.cfg.NodeRegistration.Taints)
-				})
+				return mark(ctx, c, r.cfg.NodeRegistration, r.cfg.Timeouts.KubernetesAPICall.Duration, r.say)
 			}),
 		}},
 		controlPlane("wait-control-plane", "Wait for the control plane to start", func(ctx context.Context, r *joinRun) error {
@@ -155,28 +174,49 @@ func (r *joinRun) admin() (client.Interface, error) {
 
 func joinPreflight(ctx context.Context, r *joinRun) error {
 	r.say("[preflight] Running pre-flight checks")
-	checks := joinChecks(r.cfg.NodeRegistration, r.conf, r.cfg.CACertPath)
-	if r.cfg.ControlPlane != nil {
-		checks = append(hostChecks(r.cfg.NodeRegistration), fileFree(r.file("kubelet.conf")), portFree(int(r.local().BindPort)))
+	ignore := append(r.ignore, r.cfg.NodeRegistration.IgnorePreflightErrors...)
+	r.resumed = r.unfinished(joinName)
+	if r.resumed {
+		r.say("[preflight] A join ended half-way here: going on with what it left")
 	}
-	if err := preflight(ctx, r.printer, checks, append(r.ignore, r.cfg.NodeRegistration.IgnorePreflightErrors...)); err != nil {
+	if err := r.preflight(ctx, joinChecks(r.cfg.NodeRegistration, r.paths, r.cfg.CACertPath, r.cfg.ControlPlane != nil), ignore); err != nil {
 		return err
 	}
 	if err := r.learn(ctx); err != nil {
 		return err
 	}
-	if v := r.cluster.KubernetesVersion; v != Version() {
-		r.say("W: the cluster runs Kubernetes %s and this program carries %s", v, Version())
+	if err := r.preflight(ctx, versionChecks(r.cluster.KubernetesVersion, Version(), r.cfg.ControlPlane != nil), ignore); err != nil {
+		return err
+	}
+	if r.cfg.ControlPlane != nil {
+		if err := r.canServe(ctx, ignore); err != nil {
+			return err
+		}
 	}
 	if err := r.nameFree(ctx); err != nil {
 		return err
 	}
-	if r.cfg.ControlPlane == nil {
-		return nil
+	return r.begin(joinName)
+}
+
+// joinName is how an unfinished join marks a machine.
+const joinName = "join"
+
+// preflight leaves out what an earlier try of this join left.
+func (r *joinRun) preflight(ctx context.Context, checks []check, ignore []string) error {
+	if r.resumed {
+		checks = slices.DeleteFunc(checks, left)
 	}
+	return preflight(ctx, r.printer, checks, ignore)
+}
+
+// canServe looks whether this machine can be one more control plane.
+func (r *joinRun) canServe(ctx context.Context, ignore []string) error {
 	if r.cluster.ControlPlaneEndpoint == "" {
-		return errors.New("unable to add a new control plane instance to a cluster that doesn't have a stable controlPlaneEndpoint address\n\n" +
-			"Please ensure that:\n* The cluster has a stable controlPlaneEndpoint address.\n* The certificates that must be shared among control plane instances are provided.")
+		return errors.New("One or more conditions for hosting a new control plane instance is not satisfied.\n\n" +
+			"unable to add a new control plane instance to a cluster that doesn't have a stable controlPlaneEndpoint address\n\n" +
+			"Please ensure that:\n* The cluster has a stable controlPlaneEndpoint address.\n* The certificates that must be shared among control plane instances are provided.\n\n" +
+			"On a control plane: write controlPlaneEndpoint into a configuration file and run `kubeadm init phase upload-config kubeadm --config FILE`")
 	}
 	if r.cfg.ControlPlane.CertificateKey == "" {
 		for _, path := range sharedFiles(r.cluster) {
@@ -185,11 +225,21 @@ func joinPreflight(ctx context.Context, r *joinRun) error {
 			}
 		}
 	}
-	return nil
+	if err := r.preflight(ctx, controlPlaneChecks(r.machine(), r.manifests(), !r.arriving()), ignore); err != nil {
+		return err
+	}
+	r.say("[preflight] Pulling images required for setting up a Kubernetes cluster")
+	return bringImages(ctx, r.cluster, r.cfg.NodeRegistration, r.say)
 }
+
+// arriving says that the files of an external etcd come with the certificates.
+func (r *joinRun) arriving() bool { return r.cfg.ControlPlane.CertificateKey != "" }
 
 // nameFree refuses a name that a living node has.
 func (r *joinRun) nameFree(ctx context.Context) error {
+	if r.resumed { // it may be this machine's own
+		return nil
+	}
 	n, err := client.Of[corev1.Node](r.boot, "").Get(ctx, r.cfg.NodeRegistration.Name)
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -205,17 +255,19 @@ func (r *joinRun) nameFree(ctx context.Context) error {
 	return nil
 }
 
-// joinKubelet writes the kubelet's files and waits for it to have become a
-// member of the cluster.
+// joinKubelet writes the kubelet's files and starts it.
 func joinKubelet(ctx context.Context, r *joinRun) error {
 	if err := r.learn(ctx); err != nil {
 		return err
 	}
-	boot := r.file("bootstrap-kubelet.conf")
 	if err := os.MkdirAll(r.conf, 0o755); err != nil {
 		return err
 	}
-	if err := r.found.bootstrapConf(r.cfg.Discovery.TLSBootstrapToken).Write(boot); err != nil {
+	conf := r.found.bootstrapConf(r.cfg.Discovery.TLSBootstrapToken)
+	if r.cfg.ControlPlane != nil {
+		conf.Server = "https://" + r.local().HostPort()
+	}
+	if err := conf.Write(r.bootstrap()); err != nil {
 		return err
 	}
 	if _, err := os.Stat(r.cfg.CACertPath); err != nil {
@@ -238,10 +290,17 @@ func joinKubelet(ctx context.Context, r *joinRun) error {
 	if err != nil {
 		return err
 	}
-	env := kubeletFlags(r.cfg.NodeRegistration, r.cfg.NodeRegistration.Taints, "")
-	if err := startKubelet(ctx, r.kubelet, cfg, env, r.say); err != nil {
+	if cfg, err = r.patches.apply("kubeletconfiguration", cfg, r.say); err != nil {
 		return err
 	}
+	env := kubeletFlags(r.cfg.NodeRegistration, r.cfg.NodeRegistration.Taints, "")
+	return startKubelet(ctx, r.kubelet, cfg, env, r.say)
+}
+
+func (p paths) bootstrap() string { return p.file("bootstrap-kubelet.conf") }
+
+// joinedKubelet waits for the kubelet to have become a member of the cluster.
+func joinedKubelet(ctx context.Context, r *joinRun) error {
 	if err := kubeletHealthy(ctx, r.cfg.Timeouts.KubeletHealthCheck.Duration, r.say); err != nil {
 		return err
 	}
@@ -250,9 +309,9 @@ func joinKubelet(ctx context.Context, r *joinRun) error {
 		_, err := os.Stat(r.file("kubelet.conf"))
 		return err
 	}); err != nil {
-		return fmt.Errorf("the kubelet has not got its certificate: %w; `kubectl get csr` shows whether its request was approved", err)
+		return fmt.Errorf("the kubelet has not got its certificate: %w; `kubectl get csr` shows whether its request was approved, journalctl -xeu kubelet what it says", err)
 	}
-	return os.Remove(boot)
+	return os.Remove(r.bootstrap())
 }
 
 // prepareJoin completes a join's configuration.
@@ -261,7 +320,11 @@ func prepareJoin(cfg *config.Join, host config.Host, out io.Writer) (*joinRun, e
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	return &joinRun{printer: printer{out}, paths: usual, cfg: cfg}, nil
+	p, err := readPatches(cfg.Patches)
+	if err != nil {
+		return nil, err
+	}
+	return &joinRun{printer: printer{out}, paths: usual, cfg: cfg, patches: p}, nil
 }
 
 // done is what a successful join says.

@@ -25,6 +25,7 @@ import (
 const (
 	kubeletConfigFile = "config.yaml"
 	kubeletFlagsFile  = "kubeadm-flags.env"
+	kubeletPort       = 10250
 	kubeletHealth     = "http://127.0.0.1:10248/healthz"
 )
 

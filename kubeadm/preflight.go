@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/sampan-dev/sampan/kubeadm/config"
 )
@@ -53,15 +54,19 @@ func preflight(ctx context.Context, p printer, checks []check, ignore []string) 
 
 func one(text string) []string { return []string{text} }
 
+func privileged() check {
+	return check{"IsPrivilegedUser", func(context.Context) (w, e []string) {
+		if os.Geteuid() != 0 {
+			return nil, one("user is not running as root: run it with sudo")
+		}
+		return nil, nil
+	}}
+}
+
 // hostChecks look at the machine.
 func hostChecks(node config.NodeRegistration) []check {
 	return []check{
-		{"IsPrivilegedUser", func(context.Context) (w, e []string) {
-			if os.Geteuid() != 0 {
-				return nil, one("user is not running as root: run it with sudo")
-			}
-			return nil, nil
-		}},
+		privileged(),
 		{"NumCPU", func(context.Context) (w, e []string) {
 			if n := goruntime.NumCPU(); n < 2 {
 				return one(fmt.Sprintf("the number of available CPUs %d is less than the recommended 2", n)), nil
@@ -159,12 +164,20 @@ func dirEmpty(path string) check {
 
 // initChecks are those of a first control plane.
 func initChecks(m machine, manifests string) []check {
-	checks := append(hostChecks(m.node), portFree(int(m.local.BindPort)), portFree(schedulerPort), portFree(controllerManager))
+	return append(hostChecks(m.node), controlPlaneChecks(m, manifests, true)...)
+}
+
+// controlPlaneChecks look whether a control plane can be put here. The files for
+// an external etcd may be still to come.
+func controlPlaneChecks(m machine, manifests string, asked bool) []check {
+	checks := []check{portFree(int(m.local.BindPort)), portFree(schedulerPort), portFree(controllerManager)}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"} {
 		checks = append(checks, fileFree(filepath.Join(manifests, name+".yaml")))
 	}
 	if m.cluster.Etcd.Local != nil {
-		checks = append(checks, portFree(etcdClient), portFree(etcdPeer), dirEmpty(m.cluster.Etcd.Local.DataDir))
+		return append(checks, portFree(etcdClient), portFree(etcdPeer), dirEmpty(m.cluster.Etcd.Local.DataDir))
+	}
+	if !asked {
 		return checks
 	}
 	x := m.cluster.Etcd.External
@@ -177,7 +190,34 @@ func initChecks(m machine, manifests string) []check {
 }
 
 // joinChecks are those of a machine that joins.
-func joinChecks(node config.NodeRegistration, confDir string, caFile string) []check {
-	checks := append(hostChecks(node), dirEmpty(filepath.Join(confDir, "manifests")), fileFree(filepath.Join(confDir, "kubelet.conf")), fileFree(filepath.Join(confDir, "bootstrap-kubelet.conf")))
-	return append(checks, fileFree(caFile))
+func joinChecks(node config.NodeRegistration, p paths, caFile string, serves bool) []check {
+	checks := append(hostChecks(node), fileFree(p.file("kubelet.conf")), fileFree(p.bootstrap()))
+	if serves { // its authority may have been copied here
+		return checks
+	}
+	return append(checks, dirEmpty(p.manifests()), portFree(kubeletPort), fileFree(caFile))
+}
+
+// versionChecks look whether a program of version mine may join a cluster.
+func versionChecks(cluster, mine string, serves bool) []check {
+	c, errC := version.ParseGeneric(cluster)
+	m, errM := version.ParseGeneric(mine)
+	if errC != nil || errM != nil {
+		return nil
+	}
+	return []check{{"KubeletVersion", func(context.Context) (w, e []string) {
+		switch {
+		case m.Major() > c.Major() || m.Minor() > c.Minor():
+			return nil, one(fmt.Sprintf("the kubelet version is higher than the control plane version. This is not a supported version skew and may lead to a malfunctional cluster. Kubelet version: %q Control plane version: %q. "+
+				"Upgrade the cluster first (kubeadm upgrade apply %s on a control plane), or install %s here", m, c, mine, cluster))
+		case m.Minor()+3 < c.Minor():
+			return nil, one(fmt.Sprintf("Kubelet version %q is lower than kubeadm can support: the control plane is %q, and a kubelet may be three minor versions older. Install %s here", m, c, cluster))
+		}
+		return nil, nil
+	}}, {"KubernetesVersion", func(context.Context) (w, e []string) {
+		if !serves || m.EqualTo(c) {
+			return nil, nil
+		}
+		return nil, one(fmt.Sprintf("this kubeadm deploys control planes of version %s and the cluster is %s. Upgrade the cluster first (kubeadm upgrade apply %[1]s on a control plane), or install %[2]s here", mine, cluster))
+	}}}
 }

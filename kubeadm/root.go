@@ -2,6 +2,7 @@ package kubeadm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -99,6 +100,7 @@ type common struct {
 	advertise string
 	port      int32
 	certsKey  string
+	patches   string
 }
 
 func (o *common) flags(c *cobra.Command) {
@@ -112,6 +114,19 @@ func (o *common) flags(c *cobra.Command) {
 	f.StringVar(&o.advertise, "apiserver-advertise-address", "", "The IP address the API Server will advertise it's listening on.")
 	f.Int32Var(&o.port, "apiserver-bind-port", 0, "Port for the API Server to bind to. (default 6443)")
 	f.StringVar(&o.certsKey, "certificate-key", "", "Key used to encrypt the control-plane certificates in the kubeadm-certs Secret: 32 bytes in hex.")
+	f.StringVar(&o.patches, "patches", "", patchesUsage)
+}
+
+const patchesUsage = "Path to a directory that contains files named \"target[suffix][+patchtype].extension\". For example, \"kube-apiserver0+merge.yaml\" or just \"etcd.json\". " +
+	"\"target\" can be one of \"kube-apiserver\", \"kube-controller-manager\", \"kube-scheduler\", \"etcd\", \"kubeletconfiguration\", \"corednsdeployment\". " +
+	"\"patchtype\" can be one of \"strategic\", \"merge\" or \"json\" and they match the patch formats supported by kubectl. The default \"patchtype\" is \"strategic\". " +
+	"\"extension\" must be either \"json\" or \"yaml\". \"suffix\" is an optional string that can be used to determine which patches are applied first alpha-numerically."
+
+// overPatches lays --patches over a file's.
+func (o *common) overPatches(p **config.Patches) {
+	if o.patches != "" {
+		*p = &config.Patches{Directory: o.patches}
+	}
 }
 
 // overNode lays the flags over a file's node.
@@ -159,7 +174,11 @@ func initCommand() *cobra.Command {
 		if o.dryRun || r.cfg.DryRun {
 			return r.show(skip)
 		}
-		return runPhases(c.Context(), initPhases(), r, skip, "")
+		r.patches.tell(r.say)
+		if err := runPhases(c.Context(), initPhases(), r, skip, ""); err != nil {
+			return err
+		}
+		return r.finish()
 	}
 	c.AddCommand(phaseCommand(initPhases(), func(c *cobra.Command) func() (*initRun, error) {
 		o := initFlags(c)
@@ -209,6 +228,7 @@ func (o *initOptions) build(out io.Writer) (*initRun, error) {
 	}
 	o.overNode(&f.Init.NodeRegistration)
 	o.overEndpoint(&f.Init.LocalAPIEndpoint)
+	o.overPatches(&f.Init.Patches)
 	lay(&f.Init.CertificateKey, o.certsKey)
 	c := f.Cluster
 	lay(&c.ControlPlaneEndpoint, o.endpoint)
@@ -300,6 +320,7 @@ func joinCommandOf() *cobra.Command {
 			o.overEndpoint(&cfg.ControlPlane.LocalAPIEndpoint)
 		}
 		o.overNode(&cfg.NodeRegistration)
+		o.overPatches(&cfg.Patches)
 		r, err := prepareJoin(cfg, thisHost(), c.OutOrStdout())
 		if err != nil {
 			return err
@@ -318,7 +339,11 @@ func joinCommandOf() *cobra.Command {
 			}
 			return nil
 		}
+		r.patches.tell(r.say)
 		if err := runPhases(c.Context(), joinPhases(), r, skip, ""); err != nil {
+			return err
+		}
+		if err := r.finish(); err != nil {
 			return err
 		}
 		r.done()
@@ -336,30 +361,89 @@ func orElse(a, b string) string {
 
 func resetCommand() *cobra.Command {
 	cfg := config.Reset{}
-	var skip []string
+	var skip, ignore []string
+	var file string
 	c := &cobra.Command{Use: "reset", Short: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'", Args: cobra.NoArgs,
 		Long: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'\n\n" + describe(resetPhases())}
 	f := c.Flags()
 	f.BoolVarP(&cfg.Force, "force", "f", false, "Reset the node without prompting for confirmation.")
-	f.StringVar(&cfg.CertificatesDir, "cert-dir", config.DefaultCertificatesDir, "The path to the directory where the certificates are stored.")
+	f.StringVar(&file, "config", "", "Path to a kubeadm configuration file.")
+	f.StringVar(&cfg.CertificatesDir, "cert-dir", "", "The path to the directory where the certificates are stored. (default \"/etc/kubernetes/pki\")")
 	f.StringVar(&cfg.CRISocket, "cri-socket", "", "Path to the CRI socket to connect.")
-	f.StringSliceVar(&cfg.IgnorePreflightErrors, "ignore-preflight-errors", nil, "A list of checks whose errors will be shown as warnings.")
+	f.BoolVar(&cfg.CleanupTmpDir, "cleanup-tmp-dir", false, "Cleanup the \"/etc/kubernetes/tmp\" directory")
+	f.BoolVar(&cfg.DryRun, "dry-run", false, "Don't apply any changes; just output what would be done.")
+	f.StringSliceVar(&ignore, "ignore-preflight-errors", nil, "A list of checks whose errors will be shown as warnings.")
 	f.StringSliceVar(&skip, "skip-phases", nil, "List of phases to be skipped")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		host := thisHost()
-		cfg.Default(host)
-		r := &resetRun{printer: printer{c.OutOrStdout()}, paths: usual, cfg: &cfg, node: strings.ToLower(host.Name)}
-		if !cfg.Force {
-			fmt.Fprint(r.out, "[reset] WARNING: Changes made to this host by 'kubeadm init' or 'kubeadm join' will be reverted.\n[reset] Are you sure you want to proceed? [y/N]: ")
-			var answer string
-			if _, err := fmt.Fscanln(c.InOrStdin(), &answer); err != nil || !strings.EqualFold(answer, "y") {
-				return fmt.Errorf("aborted reset operation")
+	build := func(c *cobra.Command) (*resetRun, error) {
+		all := cfg
+		p := printer{c.OutOrStdout()}
+		if file != "" {
+			read, err := config.Load(file)
+			if err != nil {
+				return nil, err
 			}
+			if read.Reset == nil {
+				return nil, fmt.Errorf("config %s: no ResetConfiguration in it", file)
+			}
+			for _, w := range read.Warnings {
+				p.say("W: %s", w)
+			}
+			all = *read.Reset
+			lay(&all.CertificatesDir, cfg.CertificatesDir)
+			lay(&all.CRISocket, cfg.CRISocket)
+			all.Force, all.DryRun, all.CleanupTmpDir = all.Force || cfg.Force, all.DryRun || cfg.DryRun, all.CleanupTmpDir || cfg.CleanupTmpDir
 		}
-		if err := checkSkips(resetPhases(), skip); err != nil {
+		host := thisHost()
+		all.Default(host)
+		if err := all.Check(); err != nil {
+			return nil, err
+		}
+		return &resetRun{printer: p, paths: usual, cfg: &all, ignore: ignore, node: usual.nodeName(host.Name)}, nil
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		r, err := build(c)
+		if err != nil {
 			return err
 		}
-		return runPhases(c.Context(), resetPhases(), r, skip, "")
+		all := append(skip, r.cfg.SkipPhases...)
+		if err := checkSkips(resetPhases(), all); err != nil {
+			return err
+		}
+		if r.cfg.DryRun {
+			for _, name := range names(resetPhases(), "") {
+				r.say("[dryrun] Would run phase %s", name)
+			}
+			return nil
+		}
+		if !r.cfg.Force {
+			fmt.Fprint(r.out, "[reset] WARNING: Changes made to this host by 'kubeadm init' or 'kubeadm join' will be reverted.\n[reset] Are you sure you want to proceed? [y/N]: ")
+			if !confirmed(c) {
+				return errors.New("aborted reset operation")
+			}
+		}
+		return runPhases(c.Context(), resetPhases(), r, all, "")
 	}
+	c.AddCommand(phaseCommand(resetPhases(), func(p *cobra.Command) func() (*resetRun, error) {
+		p.Flags().AddFlagSet(c.Flags())
+		return func() (*resetRun, error) { return build(p) }
+	}))
 	return c
+}
+
+// confirmed reads the answer to "[y/N]".
+func confirmed(c *cobra.Command) bool {
+	var answer string
+	_, err := fmt.Fscanln(c.InOrStdin(), &answer)
+	return err == nil && (strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes"))
+}
+
+// nodeName is this machine's among the nodes: that of its kubelet's certificate,
+// or else its host name.
+func (p paths) nodeName(host string) string {
+	if cert, err := kubeconfigCert(p.file("kubelet.conf")); err == nil {
+		if name, ok := strings.CutPrefix(cert.Subject.CommonName, "system:node:"); ok {
+			return name
+		}
+	}
+	return strings.ToLower(host)
 }

@@ -103,6 +103,9 @@ func (c *Reset) Default(h Host) {
 	set(&c.CRISocket, h.CRISocket)
 }
 
+// UnmountFlags are the flags of umount2 that a ResetConfiguration may name.
+var UnmountFlags = map[string]int{"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
+
 func (n *NodeRegistration) fill(h Host, controlPlane bool) {
 	set(&n.Name, h.Name)
 	n.Name = strings.ToLower(strings.TrimSpace(n.Name))

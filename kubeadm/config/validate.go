@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -220,6 +221,23 @@ func (c *Join) Check() error {
 		if cp.CertificateKey != "" && !IsCertificateKey(cp.CertificateKey) {
 			errs = append(errs, field.Invalid(field.NewPath("controlPlane", "certificateKey"), cp.CertificateKey, "certificate key is not a valid hex encoded AES key of size 32"))
 		}
+	}
+	return errs.ToAggregate()
+}
+
+// Check judges a ResetConfiguration.
+func (c *Reset) Check() error {
+	var errs field.ErrorList
+	for i, f := range c.UnmountFlags {
+		if _, ok := UnmountFlags[f]; !ok {
+			errs = append(errs, field.NotSupported(field.NewPath("unmountFlags").Index(i), f, slices.Sorted(maps.Keys(UnmountFlags))))
+		}
+	}
+	if slices.Contains(c.UnmountFlags, "MNT_EXPIRE") && (slices.Contains(c.UnmountFlags, "MNT_FORCE") || slices.Contains(c.UnmountFlags, "MNT_DETACH")) {
+		errs = append(errs, field.Invalid(field.NewPath("unmountFlags"), c.UnmountFlags, "MNT_EXPIRE cannot be used together with MNT_FORCE or MNT_DETACH"))
+	}
+	if !filepath.IsAbs(c.CertificatesDir) {
+		errs = append(errs, field.Invalid(field.NewPath("certificatesDir"), c.CertificatesDir, "path is not absolute"))
 	}
 	return errs.ToAggregate()
 }
