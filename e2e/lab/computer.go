@@ -80,11 +80,17 @@ func (c *Computer) StartServices() {
 	c.Helper()
 	conf := c.File("containerd.toml", ContainerdConfig)
 	c.Start("containerd", "env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "/usr/local/bin/containerd", "--config", conf)
-	c.Start("kubelet", "sh", c.File("kubelet.sh", kubeletUnit))
+	c.StartKubelet()
 	Until(c, "containerd answers", func() error {
 		_, err := c.Try(InBin, "image", "system", "--address=/run/containerd/containerd.sock")
 		return err
 	})
+}
+
+// StartKubelet starts the kubelet as `systemctl start kubelet` does.
+func (c *Computer) StartKubelet() {
+	c.Helper()
+	c.Start("kubelet", "sh", c.File("kubelet.sh", kubeletUnit))
 }
 
 // StopKubelet stops the kubelet as `systemctl stop kubelet` does.
