@@ -93,6 +93,9 @@ func Make(in Input) corev1.PodStatus {
 		st.Ready, st.Started = false, nil
 		out.EphemeralContainerStatuses = append(out.EphemeralContainerStatuses, st)
 	}
+	if in.Over {
+		in.settle(&out)
+	}
 	out.Phase = in.phase(&out)
 	if in.Phase != "" {
 		out.Phase, out.Reason, out.Message = in.Phase, in.Reason, in.PhaseMessage

@@ -30,7 +30,7 @@ func (in *Input) phase(out *corev1.PodStatus) corev1.PodPhase {
 	switch {
 	case t.lostInit > 0:
 		return corev1.PodFailed
-	case t.pendingInit > 0, t.pendingSidecars > 0 && !in.everRan(), t.waiting > 0:
+	case !in.Over && (t.pendingInit > 0 || t.pendingSidecars > 0 && !in.everRan() || t.waiting > 0):
 		return corev1.PodPending
 	case t.running > 0 && t.unknown == 0:
 		return corev1.PodRunning
@@ -42,8 +42,26 @@ func (in *Input) phase(out *corev1.PodStatus) corev1.PodPhase {
 			return corev1.PodSucceeded
 		}
 		return corev1.PodFailed
+	case in.Over: // it ended before it began
+		return corev1.PodFailed
 	}
 	return corev1.PodPending
+}
+
+// settle gives every container of an initialized pod that is over an end: one
+// that never ran will not, and whoever counts ended pods must see it.
+func (in *Input) settle(out *corev1.PodStatus) {
+	if !in.initialized(out.InitContainerStatuses) {
+		return
+	}
+	for i := range out.ContainerStatuses {
+		st := &out.ContainerStatuses[i]
+		if st.State.Terminated == nil && st.LastTerminationState.Terminated == nil {
+			st.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Reason: "ContainerStatusUnknown", ExitCode: 137, Message: "The container could not be located when the pod was terminated",
+			}}
+		}
+	}
 }
 
 // everRan says whether an ordinary container was ever made, for which all

@@ -67,6 +67,9 @@ func TestMake(t *testing.T) {
 		{"init failed for good", never, "i:1 a:none", true, "Failed False False PodFailed "},
 		{"succeeded", never, "a:0 b:0", true, "Succeeded True False PodCompleted "},
 		{"failed", never, "a:0 b:1", true, "Failed True False PodFailed "},
+		{"over before it began", always, "a:none", true, "Failed True False PodFailed "},
+		{"over while it was initialized", always, "i:none a:none", true, "Failed False False PodFailed "},
+		{"over when one had ended well", always, "a:0 b:none", true, "Failed True False PodFailed "},
 		{"one done, one runs", never, "a:0 b:run", false, "Running True False ContainersNotReady containers with unready status: [a]"},
 		{"a failure to be repeated", onFailure, "a:1", false, "Running True False ContainersNotReady containers with unready status: [a]"},
 	} {
