@@ -76,15 +76,27 @@ func (a *actor) serve(ctx context.Context, work func(context.Context) error) err
 	return g.Wait()
 }
 
-// Scheduler is the kube-scheduler program.
-func Scheduler(ctx context.Context, args []string) int {
-	cfg := scheduler.Config{}
-	var parsed func()
-	a := newActor("kube-scheduler", "kube-scheduler finds a node for every pod that has none.", func(fs *pflag.FlagSet) { parsed = cfg.Flags(fs) })
+// schedulerActor is kube-scheduler with its flags; parsed settles cfg after them.
+type schedulerActor struct {
+	*actor
+	cfg    scheduler.Config
+	parsed func()
+}
+
+func newScheduler() *schedulerActor {
+	a := &schedulerActor{}
+	a.actor = newActor("kube-scheduler", "kube-scheduler finds a node for every pod that has none.", func(fs *pflag.FlagSet) { a.parsed = a.cfg.Flags(fs) })
 	a.retired = append(a.retired, retired{why: "see --config", names: []string{"algorithm-provider", "policy-config-file", "policy-configmap", "policy-configmap-namespace", "scheduler-name", "hard-pod-affinity-symmetric-weight", "failure-domains", "pod-max-in-unschedulable-pods-duration"},
 		bools: []string{"use-legacy-policy-config"}})
+	return a
+}
+
+// Scheduler is the kube-scheduler program.
+func Scheduler(ctx context.Context, args []string) int {
+	a := newScheduler()
 	return a.component.run(ctx, args, func(ctx context.Context) error {
-		parsed()
+		a.parsed()
+		cfg := a.cfg
 		if err := schedulerFile(cfg.ConfigFile, &cfg, a.effective); err != nil {
 			return err
 		}
@@ -100,11 +112,17 @@ func Scheduler(ctx context.Context, args []string) int {
 	})
 }
 
-// ControllerManager is the kube-controller-manager program.
-func ControllerManager(ctx context.Context, args []string) int {
-	cfg := controller.Config{}
-	var parsed func()
-	a := newActor("kube-controller-manager", "kube-controller-manager runs the control loops.", func(fs *pflag.FlagSet) { parsed = cfg.Flags(fs) })
+// controllerActor is kube-controller-manager with its flags; parsed settles cfg
+// after them.
+type controllerActor struct {
+	*actor
+	cfg    controller.Config
+	parsed func()
+}
+
+func newControllerManager() *controllerActor {
+	a := &controllerActor{}
+	a.actor = newActor("kube-controller-manager", "kube-controller-manager runs the control loops.", func(fs *pflag.FlagSet) { a.parsed = a.cfg.Flags(fs) })
 	a.aliases["experimental-cluster-signing-duration"] = "cluster-signing-duration"
 	a.retired = append(a.retired,
 		retired{why: "controllers work as fast as the API server lets them", names: strings.Fields(controllerSpeeds)},
@@ -112,8 +130,15 @@ func ControllerManager(ctx context.Context, args []string) int {
 		retired{why: "evicting by taints is the only way", names: []string{"pod-eviction-timeout", "deleting-pods-qps", "deleting-pods-burst", "register-retry-count", "large-cluster-size-threshold", "unhealthy-zone-threshold", "node-eviction-rate", "secondary-node-eviction-rate", "node-startup-grace-period"}, bools: []string{"enable-taint-manager"}},
 		retired{why: "it follows from the kinds that the API server serves", bools: []string{"enable-garbage-collector", "enable-dynamic-provisioning", "enable-hostpath-provisioner", "allow-untagged-cloud"}},
 	)
+	return a
+}
+
+// ControllerManager is the kube-controller-manager program.
+func ControllerManager(ctx context.Context, args []string) int {
+	a := newControllerManager()
 	return a.component.run(ctx, args, func(ctx context.Context) error {
-		parsed()
+		a.parsed()
+		cfg := a.cfg
 		if err := cfg.Check(); err != nil {
 			return err
 		}

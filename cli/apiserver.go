@@ -17,6 +17,7 @@ import (
 	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/controlplane"
 	"github.com/sampan-dev/sampan/kit/pki"
+	"github.com/sampan-dev/sampan/kit/run"
 )
 
 // apiServerFlags are kube-apiserver's flags, under upstream's names.
@@ -36,14 +37,20 @@ type apiServerFlags struct {
 	access                   accessFlags
 }
 
-// APIServer is the kube-apiserver program.
-func APIServer(ctx context.Context, args []string) int {
+// apiServer declares kube-apiserver's flags.
+func apiServer() (*component, *apiServerFlags) {
 	c := newComponent("kube-apiserver", "kube-apiserver serves the Kubernetes API over an etcd.")
 	f := &apiServerFlags{}
 	f.declare(c)
 	f.declareServing(c)
 	f.access.declare(c, &f.cfg)
 	f.retire(c)
+	return c, f
+}
+
+// APIServer is the kube-apiserver program.
+func APIServer(ctx context.Context, args []string) int {
+	c, f := apiServer()
 	return c.run(ctx, args, func(ctx context.Context) error {
 		if err := f.load(c.log); err != nil {
 			return err
@@ -56,6 +63,7 @@ func APIServer(ctx context.Context, args []string) int {
 		if err != nil {
 			return err
 		}
+		run.Detach(ctx, "readiness", func(ctx context.Context) { c.tellReady(ctx, cp.Serving, f.cfg.BindAddress, f.cfg.Port) })
 		return cp.RunServer(ctx)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -16,8 +17,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/httpx"
 	"github.com/sampan-dev/sampan/kit/logx"
+	"github.com/sampan-dev/sampan/kit/notify"
 )
 
 // component is what every component run alone has in common: flags, logs,
@@ -104,6 +107,31 @@ func (c *component) exit(ctx context.Context, work func(ctx context.Context) err
 		return 1
 	}
 	return 0
+}
+
+// tellReady tells the init system when the component serves: wait has returned
+// and its port takes connections.
+func (c *component) tellReady(ctx context.Context, wait func(context.Context) error, bind string, port int) {
+	if err := wait(ctx); err != nil {
+		return // it ended instead
+	}
+	if ip := net.ParseIP(bind); ip == nil || ip.IsUnspecified() {
+		bind = "localhost"
+	}
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(bind, strconv.Itoa(port)))
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if clock.Sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+	if err := notify.Ready(); err != nil {
+		c.log.Warn("the init system was not told", "err", err)
+	}
 }
 
 // terminalWidth is how wide help may be; 0 on what is no terminal.

@@ -122,15 +122,24 @@ func Kubelet(ctx context.Context, args []string) int {
 	host, _ := os.Hostname()
 	cfg, o, err := kubelet.Flags(args, host)
 	if err != nil {
-		if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
-			var names []string
-			kubeletFlags(func(_, n, _, _ string) { names = append(names, n) })
-			err = unknownFlag(name, names)
-		}
-		return c.misused(err)
+		return c.misused(kubeletUnknown(err))
 	}
 	c.verbosity, c.warnings = o.Verbosity, append(c.warnings, o.Warnings...)
 	return c.exit(ctx, func(ctx context.Context) error { return c.kubelet(ctx, cfg, o, server) })
+}
+
+// kubeletUnknown adds to the error about an unknown flag which one was meant.
+func kubeletUnknown(err error) error {
+	if err == nil {
+		return nil
+	}
+	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !ok {
+		return err
+	}
+	var names []string
+	kubeletFlags(func(_, n, _, _ string) { names = append(names, n) })
+	return unknownFlag(name, names)
 }
 
 // shown is a flag's value that is only shown in help.

@@ -81,15 +81,28 @@ func (o *proxyOptions) addresses() error {
 	return nil
 }
 
+// proxyProgram is kube-proxy with its flags.
+type proxyProgram struct {
+	*component
+	o   proxyOptions
+	cfg proxy.Config
+}
+
+func newProxy() *proxyProgram {
+	p := &proxyProgram{component: newComponent("kube-proxy", "kube-proxy sends connections to services to their endpoints, by a few nftables maps.")}
+	p.o.flags(p.component, &p.cfg)
+	return p
+}
+
 // Proxy is the kube-proxy program.
 func Proxy(ctx context.Context, args []string) int {
-	c := newComponent("kube-proxy", "kube-proxy sends connections to services to their endpoints, by a few nftables maps.")
-	o, cfg := &proxyOptions{}, proxy.Config{}
-	o.flags(c, &cfg)
+	program := newProxy()
+	c, o := program.component, &program.o
 	return c.run(ctx, args, func(ctx context.Context) error {
 		if o.cleanup {
 			return proxy.Cleanup()
 		}
+		cfg := program.cfg
 		if err := errors.Join(proxyFile(o.config, o, &cfg), o.addresses()); err != nil {
 			return err
 		}

@@ -39,6 +39,9 @@ func Parse(r *http.Request) *Info {
 		parts = parts[1:]
 	}
 	parts = i.scope(parts)
+	if verb == proxyElement {
+		return i.oldProxy(r, parts)
+	}
 	i.Parts = parts
 	if len(parts) > 0 {
 		i.Resource = parts[0]
@@ -51,6 +54,28 @@ func Parse(r *http.Request) *Info {
 	}
 	i.Verb = verb
 	i.refine(r, special)
+	return i
+}
+
+// oldProxy reads /api/v1/proxy/nodes/NAME/… and its like, the paths of before
+// 1.10, as those of today: the subresource proxy, for who may use it. Guides have
+// a second "proxy" behind the name of a pod, which says the same.
+func (i *Info) oldProxy(r *http.Request, parts []string) *Info {
+	i.Verb = methodVerb(r.Method)
+	i.Parts = parts
+	if len(parts) > 0 {
+		i.Resource = parts[0]
+	}
+	if len(parts) < 2 {
+		i.refine(r, true)
+		return i
+	}
+	i.Name, i.Subresource = parts[1], proxyElement
+	behind := parts[2:]
+	if i.Resource == "pods" && len(behind) > 0 && behind[0] == proxyElement {
+		behind = behind[1:]
+	}
+	i.Parts = append([]string{i.Resource, i.Name, proxyElement}, behind...)
 	return i
 }
 

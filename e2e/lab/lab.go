@@ -26,6 +26,9 @@ func Main(m *testing.M, run func(*testing.M) int) int {
 	if len(os.Args) > 1 && os.Args[1] == machine.Applet {
 		return machine.Main(os.Args[1:])
 	}
+	if code, ours := stand(os.Args); ours {
+		return code
+	}
 	if Cannot() == "" {
 		if err := sweep(); err != nil {
 			fmt.Fprintln(os.Stderr, "lab: what a killed run left:", err)

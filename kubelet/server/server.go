@@ -217,6 +217,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("GET /configz", s.configz)
+	s.older(mux)
 	if s.d.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(s.d.Metrics, promhttp.HandlerOpts{}))
 	}

@@ -92,6 +92,13 @@ func TestServer(t *testing.T) {
 		{"open", "POST", "/exec/ns/no/c?command=ls", `404 pod "no": not found`},
 		{"open", "GET", "/configz", `200 {"kubeletconfig":{"a":"b"}}`},
 		{"open", "GET", "/stats/summary", `200 {"node":{"nodeName":"n1"`},
+		{"open", "GET", "/stats", `200 {"node":{"nodeName":"n1"`},
+		{"open", "GET", "/stats/", `200 {"node":{"nodeName":"n1"`},
+		{"open", "GET", "/spec", `200 {"architecture":"`},
+		{"", "GET", "/spec", "401 Unauthorized"},
+		{"", "GET", "/debug/pprof/", "401 Unauthorized"},
+		{"open", "GET", "/runningpods", `200 {"kind":"PodList"`},
+		{"open", "GET", "/debug/pprof/cmdline", "200 "},
 		{"open", "GET", "/metrics/resource", "200 # HELP node_cpu_usage_seconds_total"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, s.URL+tt.path, nil)

@@ -13,6 +13,9 @@ import (
 	"go.etcd.io/etcd/pkg/v3/flags"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/sampan-dev/sampan/kit/notify"
+	"github.com/sampan-dev/sampan/kit/run"
 )
 
 // Main is the etcd program: upstream's flags and ETCD_ variables, one member,
@@ -30,6 +33,14 @@ func Main(ctx context.Context, args []string) int {
 		c := *cfg
 		c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(slog.Default().With("room", "etcd"), g))
 		return &c
+	})
+	run.Detach(ctx, "readiness", func(ctx context.Context) {
+		if s.Ready(ctx) != nil {
+			return // it ended instead
+		}
+		if err := notify.Ready(); err != nil {
+			slog.Warn("the init system was not told", "err", err)
+		}
 	})
 	if err := s.Run(ctx); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
