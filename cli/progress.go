@@ -59,11 +59,24 @@ func (p *progress) spin(ctx context.Context, name string, start time.Time) (stop
 	run.Detach(ctx, "progress", func(ctx context.Context) {
 		defer done.Done()
 		for i := 0; ctx.Err() == nil; i++ {
-			fmt.Fprintf(p.w, "\r\033[K %c %s %s", spinner[i%len(spinner)], name, seconds(clock.Since(start)))
+			fmt.Fprintf(p.w, "\r\033[K%s", p.fit(fmt.Sprintf(" %c %s %s", spinner[i%len(spinner)], name, seconds(clock.Since(start)))))
 			_ = clock.Sleep(ctx, 100*time.Millisecond)
 		}
 	})
 	return func() { cancel(); done.Wait() }
+}
+
+// fit cuts a line to the terminal's width: one that wraps cannot be drawn over.
+func (p *progress) fit(line string) string {
+	f, ok := p.w.(*os.File)
+	if !ok {
+		return line
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if text := []rune(line); err == nil && width > 0 && len(text) >= width {
+		return string(text[:width-1])
+	}
+	return line
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }
