@@ -43,6 +43,12 @@ test: deps build lint ## all tests; those that start nodes need root and are ski
 e2e: deps build ## all scenes on real clusters, those of several machines too
 	$(GO) test ./e2e/... -p 1 -count=1 -timeout 60m -parallel 3 -v
 
+COUNT ?= 20
+PKG ?= $$($(GO) list ./... | grep -v -e /e2e -e /bench)
+.PHONY: stress
+stress: ## each unit test many times over, to find those that fail by chance; COUNT=20 PKG=…
+	$(GO) test -count=$(COUNT) -failfast -timeout 60m $(PKG)
+
 .PHONY: bench
 bench: build ## figures as JSON lines
 	$(GO) run ./bench
