@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -175,14 +176,12 @@ func kubeletArgs(args []string, c *component) (now []string, server string) {
 }
 
 func (c *component) kubelet(ctx context.Context, cfg kubelet.Config, o *config.Options, server string) error {
-	if err := c.bootstrap(ctx, cfg.NodeName, o); err != nil {
-		return err
-	}
-	kc, err := client.FromKubeconfigAt(o.Kubeconfig, server)
+	r, images, err := cri.Connect(ctx, o.Component.ContainerRuntimeEndpoint)
 	if err != nil {
 		return err
 	}
-	r, images, err := cri.Connect(ctx, o.Component.ContainerRuntimeEndpoint)
+	g := run.New(ctx)
+	kc, err := c.connection(g, cfg.NodeName, o, server)
 	if err != nil {
 		return err
 	}
@@ -190,29 +189,38 @@ func (c *component) kubelet(ctx context.Context, cfg kubelet.Config, o *config.O
 	k, err := kubelet.New(cfg, kubelet.Deps{Client: kc, Mirrors: mirrors, Runtime: r, Images: images,
 		Events: client.Recorder(kc, "kubelet", cfg.NodeName), Log: c.log, Metrics: c.metrics})
 	if err != nil {
-		return err
+		g.Stop()
+		return errors.Join(err, g.Wait())
 	}
-	g := run.New(ctx)
 	g.Go("mirrors", mirrors.Run)
 	g.Go("kubelet", k.Run)
 	return g.Wait()
 }
 
-// bootstrap gets this node a certificate by the bootstrap kubeconfig's token,
-// unless there is a kubeconfig already.
-func (c *component) bootstrap(ctx context.Context, node string, o *config.Options) error {
-	if o.BootstrapConfig == "" {
-		return nil
+// connection is the kubeconfig's. Without one, this node gets a certificate by
+// the bootstrap kubeconfig's token, beside what the kubelet can do without.
+func (c *component) connection(g *run.Group, node string, o *config.Options, server string) (client.Interface, error) {
+	if o.BootstrapConfig != "" && o.Kubeconfig == "" {
+		return nil, fmt.Errorf("--bootstrap-kubeconfig needs --kubeconfig, which says where the result goes")
 	}
-	if o.Kubeconfig == "" {
-		return fmt.Errorf("--bootstrap-kubeconfig needs --kubeconfig, which says where the result goes")
+	if _, err := os.Stat(o.Kubeconfig); err == nil || o.BootstrapConfig == "" {
+		return client.FromKubeconfigAt(o.Kubeconfig, server)
 	}
-	if _, err := os.Stat(o.Kubeconfig); err == nil {
-		return nil
+	if err := os.MkdirAll(filepath.Dir(o.Kubeconfig), 0o755); err != nil {
+		return nil, err
 	}
 	c.log.Info("asking for a client certificate", "bootstrap", o.BootstrapConfig)
-	if err := os.MkdirAll(filepath.Dir(o.Kubeconfig), 0o755); err != nil {
-		return err
-	}
-	return bootstrap.NodeKubeconfig(ctx, o.BootstrapConfig, o.Kubeconfig, o.CertDir, node)
+	p := &pending{}
+	g.Go("bootstrap", func(ctx context.Context) error {
+		if err := bootstrap.NodeKubeconfig(ctx, o.BootstrapConfig, o.Kubeconfig, o.CertDir, node); err != nil {
+			return err
+		}
+		kc, err := client.FromKubeconfigAt(o.Kubeconfig, server)
+		if err != nil {
+			return err
+		}
+		p.come(kc)
+		return nil
+	})
+	return p, nil
 }

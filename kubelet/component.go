@@ -99,7 +99,7 @@ func rotation(c *Config, o *config.Options, u *kubeletv1beta1.KubeletConfigurati
 		out.ClientCert, out.ClientKey = filepath.Join(o.CertDir, "kubelet-client.crt"), filepath.Join(o.CertDir, "kubelet-client.key")
 		if _, err := os.Stat(one); err == nil {
 			out.ClientCert, out.ClientKey = one, one
-		} else if _, err := os.Stat(out.ClientCert); err != nil {
+		} else if _, err := os.Stat(out.ClientCert); err != nil && !toBootstrap(o) {
 			out.ClientCert, out.ClientKey = "", "" // it came some other way, and is not ours to renew
 		}
 	}
@@ -107,6 +107,12 @@ func rotation(c *Config, o *config.Options, u *kubeletv1beta1.KubeletConfigurati
 		return nil
 	}
 	return out
+}
+
+// toBootstrap says that the client certificate is still to come by a token.
+func toBootstrap(o *config.Options) bool {
+	_, err := os.Stat(o.Kubeconfig)
+	return o.BootstrapConfig != "" && err != nil
 }
 
 func serveConfig(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *Serve {
