@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -13,14 +14,22 @@ const final = 5 * time.Second
 
 // hurry ends the reading of a request's body, and a little later the writing of
 // its answer, when the request's time is over: a client that sends or reads a
-// byte a minute holds nothing for long. The result calls it off.
-func (s *Server) hurry(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
-	return context.AfterFunc(ctx, func() {
+// byte a minute holds nothing for long. The result calls it off, and waits for
+// what has begun: an answer must not be touched once its handler has returned.
+func (s *Server) hurry(ctx context.Context, w http.ResponseWriter) (stop func()) {
+	done := make(chan struct{})
+	off := context.AfterFunc(ctx, func() {
+		defer close(done)
 		conn := http.NewResponseController(w)
 		now := clock.Now()
 		_ = conn.SetReadDeadline(now)
 		_ = conn.SetWriteDeadline(now.Add(min(final, s.c.Timeout)))
 	})
+	return func() {
+		if !off() {
+			<-done
+		}
+	}
 }
 
 // stall bounds how long a watch may be stuck in one write: who does not read for
@@ -28,22 +37,36 @@ func (s *Server) hurry(ctx context.Context, w http.ResponseWriter) (stop func() 
 type stall struct {
 	timer *time.Timer
 	limit time.Duration
+
+	mu      sync.Mutex
+	writing bool // outside a write the answer may be gone already
 }
 
 func newStall(w http.ResponseWriter, limit time.Duration) *stall {
-	t := clock.AfterFunc(limit, func() { _ = http.NewResponseController(w).SetWriteDeadline(clock.Now()) })
-	t.Stop()
-	return &stall{timer: t, limit: limit}
+	s := &stall{limit: limit}
+	s.timer = clock.AfterFunc(limit, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.writing {
+			_ = http.NewResponseController(w).SetWriteDeadline(clock.Now())
+		}
+	})
+	s.timer.Stop()
+	return s
 }
 
-func (s *stall) begin() {
-	if s != nil {
-		s.timer.Reset(s.limit)
+func (s *stall) begin() { s.set(true) }
+func (s *stall) end()   { s.set(false) }
+
+func (s *stall) set(writing bool) {
+	if s == nil {
+		return
 	}
-}
-
-func (s *stall) end() {
-	if s != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing = writing; writing {
+		s.timer.Reset(s.limit)
+	} else {
 		s.timer.Stop()
 	}
 }
