@@ -41,6 +41,11 @@ type Config struct {
 	InitialCluster string // name=url,…; this member alone when empty
 	ClusterToken   string // "etcd-cluster"
 	Existing       bool   // the cluster is there already and expects this member
+	// ForceNewCluster makes a cluster of this member alone out of the data of one
+	// that has lost its majority. For one start only.
+	ForceNewCluster bool
+	// SecondVersion serves the keys API of etcd's second version on ListenClient.
+	SecondVersion bool
 
 	SnapshotCount uint64        // 10,000, as upstream
 	QuotaBytes    int64         // 0 is etcd's own 2 GiB
@@ -112,6 +117,7 @@ func (c *Config) embedded(log *zap.Logger) *embed.Config {
 	if c.Existing {
 		e.ClusterState = embed.ClusterStateFlagExisting
 	}
+	e.ForceNewCluster = c.ForceNewCluster
 	e.SnapshotCount = orElse(c.SnapshotCount, e.SnapshotCount)
 	e.QuotaBackendBytes = c.QuotaBytes
 	tick, election := 500*time.Millisecond, 2500*time.Millisecond

@@ -14,7 +14,7 @@ import (
 )
 
 func TestFlags(t *testing.T) {
-	cfg, err := parse(strings.Fields("--name etcd0 --data-dir /d --listen-client-urls https://127.0.0.1:2379,unix:///s "+
+	p, err := parse(strings.Fields("--name etcd0 --data-dir /d --listen-client-urls https://127.0.0.1:2379,unix:///s "+
 		"--advertise-client-urls https://127.0.0.1:2379 --listen-peer-urls https://127.0.0.1:2380 "+
 		"--initial-advertise-peer-urls https://127.0.0.1:2380 --initial-cluster etcd0=https://127.0.0.1:2380 "+
 		"--initial-cluster-token tok --initial-cluster-state existing --cert-file c --key-file k --trusted-ca-file a "+
@@ -23,13 +23,14 @@ func TestFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg := p.cfg
 	if cfg.Name != "etcd0" || cfg.Dir != "/d" || cfg.ClusterState != "existing" || cfg.InitialClusterToken != "tok" ||
 		len(cfg.ListenClientUrls) != 2 || cfg.ListenMetricsUrls[0].Host != "127.0.0.1:2381" ||
 		!cfg.ClientTLSInfo.ClientCertAuth || cfg.PeerTLSInfo.TrustedCAFile != "pa" || cfg.SnapshotCount != 10000 {
 		t.Errorf("read %+v", cfg)
 	}
-	if cfg, err = parse([]string{"--name", "x"}, nil); err != nil || cfg.InitialCluster != "x=http://localhost:2380" {
-		t.Errorf("initial cluster is %q, %v", cfg.InitialCluster, err)
+	if p, err = parse([]string{"--name", "x"}, nil); err != nil || p.cfg.InitialCluster != "x=http://localhost:2380" {
+		t.Errorf("initial cluster is %q, %v", p.cfg.InitialCluster, err)
 	}
 	for _, bad := range []string{"--no-such-flag", "word", "--initial-cluster-state=old"} {
 		if _, err := parse([]string{bad}, nil); err == nil || errors.Is(err, flag.ErrHelp) {

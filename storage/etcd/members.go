@@ -2,12 +2,18 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/sampan-dev/sampan/kit/clock"
 )
 
 // Member is one member of an etcd cluster.
@@ -20,7 +26,20 @@ type Member struct {
 }
 
 // Members changes and lists an etcd cluster's members. Close it.
-type Members struct{ c *clientv3.Client }
+type Members struct {
+	c    *clientv3.Client
+	kept bool // the client is a Server's own
+}
+
+// Members are those of the cluster that a running member in this process is of.
+// They are of no use any more when it stops.
+func (s *Server) Members() (*Members, error) {
+	c, err := s.Client()
+	if err != nil {
+		return nil, err
+	}
+	return &Members{c, true}, nil
+}
 
 // OpenMembers connects to the cluster that endpoints belong to.
 func OpenMembers(endpoints []string, t TLS) (*Members, error) {
@@ -37,11 +56,16 @@ func OpenMembers(endpoints []string, t TLS) (*Members, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %v: %w", endpoints, err)
 	}
-	return &Members{c}, nil
+	return &Members{c, false}, nil
 }
 
 // Close ends the connection.
-func (m *Members) Close() error { return m.c.Close() }
+func (m *Members) Close() error {
+	if m.kept {
+		return nil
+	}
+	return m.c.Close()
+}
 
 // List returns all members.
 func (m *Members) List(ctx context.Context) ([]Member, error) {
@@ -77,6 +101,69 @@ func (m *Members) Add(ctx context.Context, peer string) ([]Member, error) {
 func (m *Members) Promote(ctx context.Context, id uint64) error {
 	if _, err := m.c.MemberPromote(ctx, id); err != nil {
 		return fmt.Errorf("etcd: promote member %x: %w", id, err)
+	}
+	return nil
+}
+
+// PromoteWhenInSync gives a learner its vote as soon as it has caught up. It
+// waits as long as ctx for that, and for the learner to start.
+func (m *Members) PromoteWhenInSync(ctx context.Context, id uint64) error {
+	for {
+		all, err := m.List(ctx)
+		if err == nil {
+			i := slices.IndexFunc(all, func(o Member) bool { return o.ID == id })
+			if i < 0 {
+				return fmt.Errorf("etcd: promote member %x: it is not of the cluster", id)
+			}
+			if !all[i].Learner {
+				return nil
+			}
+			err = m.Promote(ctx, id)
+		}
+		if err == nil {
+			return nil
+		}
+		if clock.Sleep(ctx, promoteAgain) != nil {
+			return err
+		}
+	}
+}
+
+// promoteAgain is the pause before a learner is asked about again.
+const promoteAgain = 200 * time.Millisecond
+
+// Replace takes a member that is lost out and makes room for a learner in its
+// place. It returns all members. In this order a majority is never harder to
+// reach than before.
+func (m *Members) Replace(ctx context.Context, lost uint64, peer string) ([]Member, error) {
+	if err := m.Remove(ctx, lost); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+		return nil, err
+	}
+	return m.Add(ctx, peer)
+}
+
+// InitialCluster is what a member that was added, with its name and URL, is
+// started with, beside Config.Existing.
+func InitialCluster(all []Member, name, peer string) string {
+	var out []string
+	for _, m := range all {
+		for _, u := range m.PeerURLs {
+			switch {
+			case u == peer:
+				out = append(out, name+"="+u)
+			case m.Name != "":
+				out = append(out, m.Name+"="+u)
+			}
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// MoveLeader makes another member the leader; it is the leader's to do, so that
+// the endpoints must be the leader's.
+func (m *Members) MoveLeader(ctx context.Context, to uint64) error {
+	if _, err := m.c.MoveLeader(ctx, to); err != nil {
+		return fmt.Errorf("etcd: move the leader to %x: %w", to, err)
 	}
 	return nil
 }

@@ -9,13 +9,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
+	"github.com/sampan-dev/sampan/storage/keys"
 )
 
 // errDown is what callers get while the member is not serving.
@@ -26,7 +29,9 @@ var errDown = errors.New("etcd: the member is not running")
 type Server struct {
 	cfg     func(*guard) *embed.Config
 	running atomic.Pointer[etcdserver.EtcdServer]
-	changed atomic.Pointer[chan struct{}] // closed when running changes
+	client  atomic.Pointer[clientv3.Client] // calls of running
+	keys    *keys.Store                     // the second version's; nil: not served
+	changed atomic.Pointer[chan struct{}]   // closed when running changes
 }
 
 // NewServer checks cfg and returns a member that is not running yet.
@@ -39,14 +44,33 @@ func NewServer(cfg Config) (*Server, error) {
 		log = slog.Default()
 	}
 	log = log.With("room", "etcd")
-	return newServer(func(g *guard) *embed.Config { return cfg.embedded(bridge(log, g)) }), nil
+	return newServer(cfg.SecondVersion, func(g *guard) *embed.Config { return cfg.embedded(bridge(log, g)) }), nil
 }
 
-func newServer(cfg func(*guard) *embed.Config) *Server {
-	s := &Server{cfg: cfg}
+func newServer(v2 bool, cfg func(*guard) *embed.Config) *Server {
+	s := &Server{}
 	c := make(chan struct{})
 	s.changed.Store(&c)
+	if v2 {
+		s.keys = keys.NewStore(s.Client)
+	}
+	s.cfg = func(g *guard) *embed.Config {
+		e := cfg(g)
+		if s.keys != nil {
+			e.UserHandlers = s.keys.Handlers()
+		}
+		return e
+	}
 	return s
+}
+
+// Client calls the member that is running as one would over the network. It is
+// of no use any more when the member stops.
+func (s *Server) Client() (*clientv3.Client, error) {
+	if c := s.client.Load(); c != nil {
+		return c, nil
+	}
+	return nil, errDown
 }
 
 func (s *Server) set(e *etcdserver.EtcdServer) {
@@ -74,6 +98,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer s.close(ctx, e)
 	defer g.ending.Store(true)
+	defer s.serve(ctx, e)()
 	lctx, led := context.WithCancel(ctx)
 	defer led()
 	run.Detach(lctx, "etcd lead", func(ctx context.Context) { lead(ctx, e.Server) })
@@ -99,6 +124,32 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.New("etcd: the member stopped, or was removed from its cluster")
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// serve makes the member's client, which its listeners may ask for as soon as
+// the member is ready, and returns what ends it.
+func (s *Server) serve(ctx context.Context, e *embed.Etcd) (end func()) {
+	c := v3client.New(e.Server)
+	s.client.Store(c)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	run.Detach(ctx, "etcd expiry", func(ctx context.Context) {
+		defer close(done)
+		select {
+		case <-e.Server.ReadyNotify():
+		case <-ctx.Done():
+			return
+		}
+		if s.keys != nil {
+			s.keys.Expire(ctx, c, slog.Default())
+		}
+	})
+	return func() {
+		s.client.Store(nil)
+		cancel()
+		<-done
+		_ = c.Close() // it has no connection
 	}
 }
 
