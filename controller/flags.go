@@ -97,8 +97,7 @@ func (c *Config) CheckNames(known []string) error {
 // elsewhere are controllers of upstream that have nothing to do here: clouds'
 // are their own programs, and what others did is done by the API server.
 var elsewhere = []string{
-	"service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller", "persistentvolume-expander-controller",
-	"persistentvolume-attach-detach-controller", "storageversion-garbage-collector-controller", "storage-version-migrator-controller",
+	"service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller", "storageversion-garbage-collector-controller", "storage-version-migrator-controller",
 	"selinux-warning-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller", "device-taint-eviction-controller",
 	"validatingadmissionpolicy-status-controller",
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sampan-dev/sampan/controller"
+	"github.com/sampan-dev/sampan/controller/attachdetach"
 	"github.com/sampan-dev/sampan/controller/bootstraptoken"
 	"github.com/sampan-dev/sampan/controller/certificates"
 	"github.com/sampan-dev/sampan/controller/clusterrole"
@@ -40,6 +41,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/tainteviction"
 	"github.com/sampan-dev/sampan/controller/ttlafterfinished"
 	"github.com/sampan-dev/sampan/controller/volumebinder"
+	"github.com/sampan-dev/sampan/controller/volumeexpand"
 	"github.com/sampan-dev/sampan/kit/pki"
 )
 
@@ -145,6 +147,8 @@ var loops = []loop{
 	plain("persistentvolumeclaim-protection-controller", protection.NewClaims),
 	plain("persistentvolume-protection-controller", protection.NewVolumes),
 	plain("persistentvolume-binder-controller", volumebinder.New),
+	plain("persistentvolume-attach-detach-controller", attachdetach.New),
+	plain("persistentvolume-expander-controller", volumeexpand.New),
 	plain("volumeattributesclass-protection-controller", protection.NewAttributes),
 	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
 	plain("resourceclaim-controller", resourceclaim.New),

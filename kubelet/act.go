@@ -113,15 +113,48 @@ func (k *Kubelet) prepare(ctx context.Context, w *worker, pod *corev1.Pod) error
 	}
 	volumes, err := k.volumes.Setup(ctx, pod)
 	if err != nil {
-		if ctx.Err() == nil {
-			k.containerEvent(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
-		}
+		k.tellMount(ctx, w, pod, err)
 		return fmt.Errorf("prepare: pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	w.mu.Lock()
-	w.volumes = volumes
+	w.volumes, w.lateFrom = volumes, time.Time{}
 	w.mu.Unlock()
+	k.expand(ctx, pod)
 	return nil
+}
+
+// Volumes that others are attaching are looked for often, and are late after
+// upstream's two minutes.
+const (
+	attachLook = time.Second
+	attachLate = 2*time.Minute + 3*time.Second
+)
+
+// tellMount tells why a pod's volumes are not there: at once when something
+// failed, now and then when others are still at work.
+func (k *Kubelet) tellMount(ctx context.Context, w *worker, pod *corev1.Pod, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	var wait interface{ Waiting() bool }
+	if !errors.As(err, &wait) {
+		k.containerEvent(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
+		return
+	}
+	k.work.AddAfter(w.uid, attachLook)
+	now := clock.Now()
+	w.mu.Lock()
+	if w.lateFrom.IsZero() {
+		w.lateFrom = now
+	}
+	late := now.Sub(w.lateFrom) >= attachLate
+	if late {
+		w.lateFrom = now
+	}
+	w.mu.Unlock()
+	if late {
+		k.containerEvent(pod, "", corev1.EventTypeWarning, "FailedMount", fmt.Sprintf("Unable to attach or mount volumes: %v: timed out waiting for the condition", err))
+	}
 }
 
 func (k *Kubelet) podLogDir(pod *corev1.Pod) string {

@@ -188,16 +188,32 @@ func (k *Kubelet) mayResize(w *worker, pod *corev1.Pod) (reason, message string)
 }
 
 // others returns the pods that are let in beside w, with what they were granted.
+//
+// An agent that just started has not looked at all of them yet: what ran before
+// it counts from the first moment.
 func (k *Kubelet) others(w *worker) []*corev1.Pod {
 	var out []*corev1.Pod
+	seen := map[types.UID]bool{w.uid: true}
 	for _, o := range k.workers() {
+		seen[o.uid] = true
 		o.mu.Lock()
-		if o != w && o.admitted && !o.over && !o.unknown {
+		if o != w && (o.admitted || ran(o.pod) && !o.ending) && !o.over && !o.unknown {
 			out = append(out, o.book.Granted.on(o.pod))
 		}
 		o.mu.Unlock()
 	}
+	for _, p := range k.mirror.List("") {
+		if !seen[p.UID] && ran(p) && !semantics.IsMirror(p) {
+			b := k.readBook(p.UID)
+			out = append(out, b.Granted.on(p))
+		}
+	}
 	return out
+}
+
+// ran says whether a pod was let in by an agent that is not told apart from this one.
+func ran(p *corev1.Pod) bool {
+	return len(p.Status.ContainerStatuses) > 0 && !semantics.Finished(p)
 }
 
 // retryResizes looks again at the resizes that were deferred: something gave way.

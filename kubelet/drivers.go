@@ -26,6 +26,24 @@ func (d drivers) Unmount(ctx context.Context, uid types.UID, dir string) error {
 	return d.k.drivers.Unmount(ctx, d.k.cfg.Root, string(uid), dir)
 }
 
+func (d drivers) Release(uid types.UID) {
+	if d.k.drivers.Release(string(uid)) {
+		d.k.nodes.Wake()
+	}
+}
+
+// teller is the agent as the drivers' registry sees it.
+type teller struct{ k *Kubelet }
+
+func (h teller) Node() *corev1.Node { return h.k.nodes.Fetch() }
+
+func (h teller) Report(ctx context.Context) (*corev1.Node, error) {
+	if err := h.k.nodes.Sync(ctx); err != nil {
+		return nil, err
+	}
+	return h.k.nodes.Node(), nil
+}
+
 func (d drivers) Inline(pod *corev1.Pod, name string) string {
 	return csi.InlineHandle(pod.Namespace, pod.Name, string(pod.UID), name)
 }

@@ -91,7 +91,7 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 	k.mirror = client.MirrorOf[corev1.Pod](deps.Mirrors, client.MirrorOptions{Fields: "spec.nodeName=" + cfg.NodeName})
 	k.services = client.MirrorOf[corev1.Service](deps.Mirrors, client.MirrorOptions{})
 	k.refs = newRefs(deps.Client, k.refChanged)
-	k.drivers = csi.New(cfg.Root, cfg.NodeName, deps.Client, k.log)
+	k.drivers = csi.New(cfg.Root, cfg.NodeName, deps.Client, teller{k}, k.log)
 	k.volumes = volume.New(cfg.Root, source{k}, drivers{k})
 	k.images = image.New(deps.Images, cfg.ParallelPulls)
 	k.probes = probe.New(probe.Deps{
@@ -104,7 +104,7 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 		Name: cfg.NodeName, Register: cfg.Register, IPs: cfg.NodeIPs, Labels: cfg.Labels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
 		Capacity: cfg.Capacity, Reserved: cfg.Reserved, MaxPods: cfg.MaxPods, Port: cfg.Port, Version: cfg.Version,
 		Every: cfg.StatusEvery, Report: cfg.StatusReport, Lease: cfg.LeaseDuration, Root: cfg.Root,
-	}, nodestatus.Deps{Client: deps.Client, Runtime: deps.Runtime, Images: deps.Images, Events: deps.Events, Log: k.log})
+	}, nodestatus.Deps{Client: deps.Client, Runtime: deps.Runtime, Images: deps.Images, Events: deps.Events, Log: k.log, InUse: k.drivers.InUse})
 	k.node.Allocatable = k.nodes.Allocatable()
 	return k, nil
 }
@@ -114,6 +114,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err := os.MkdirAll(k.cfg.Root, 0o750); err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
+	k.drivers.Recall()
 	g := run.New(ctx)
 	g.Go("node", k.nodes.Run)
 	g.Go("refs", k.refs.run)

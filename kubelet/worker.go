@@ -40,7 +40,8 @@ type worker struct {
 	status   *corev1.PodStatus
 	grace    int64
 	volumes  map[string]volume.Volume
-	handler  string // of the runtime, as the pod's runtime class says
+	lateFrom time.Time // since when volumes that others attach are waited for
+	handler  string    // of the runtime, as the pod's runtime class says
 	admitted bool
 	unknown  bool // adopted from the runtime; nothing else is known of it
 
@@ -242,14 +243,13 @@ func (k *Kubelet) renew(ctx context.Context, w *worker, pod *corev1.Pod) {
 	k.refs.hold(pod)
 	volumes, err := k.volumes.Setup(ctx, pod)
 	if err != nil {
-		if ctx.Err() == nil {
-			k.containerEvent(pod, "", corev1.EventTypeWarning, "FailedMount", err.Error())
-		}
+		k.tellMount(ctx, w, pod, err)
 		return
 	}
 	w.mu.Lock()
 	w.volumes = volumes
 	w.mu.Unlock()
+	k.expand(ctx, pod)
 }
 
 func podText(pod *corev1.Pod) string {
@@ -452,6 +452,9 @@ func (k *Kubelet) bury(ctx context.Context, w *worker) error {
 	w.mu.Unlock()
 	k.probes.Keep(w.uid, nil)
 	if !deleted {
+		if err := k.volumes.Release(w.uid); err != nil {
+			return err
+		}
 		w.mu.Lock()
 		w.over = true
 		w.mu.Unlock()

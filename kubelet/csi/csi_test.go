@@ -2,6 +2,8 @@ package csi
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -14,14 +16,19 @@ import (
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/sampan-dev/sampan/client"
 	fakeclient "github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/kit/run"
+	volumes "github.com/sampan-dev/sampan/semantics/volume"
 )
 
 // plugin is a driver that makes directories and remembers what it was asked.
@@ -57,9 +64,43 @@ func (p *plugin) NodeGetInfo(context.Context, *spec.NodeGetInfoRequest) (*spec.N
 }
 
 func (p *plugin) NodeGetCapabilities(context.Context, *spec.NodeGetCapabilitiesRequest) (*spec.NodeGetCapabilitiesResponse, error) {
-	return &spec.NodeGetCapabilitiesResponse{Capabilities: []*spec.NodeServiceCapability{{Type: &spec.NodeServiceCapability_Rpc{
-		Rpc: &spec.NodeServiceCapability_RPC{Type: spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME},
-	}}}}, nil
+	var out []*spec.NodeServiceCapability
+	for _, c := range []spec.NodeServiceCapability_RPC_Type{spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, spec.NodeServiceCapability_RPC_EXPAND_VOLUME} {
+		out = append(out, &spec.NodeServiceCapability{Type: &spec.NodeServiceCapability_Rpc{Rpc: &spec.NodeServiceCapability_RPC{Type: c}}})
+	}
+	return &spec.NodeGetCapabilitiesResponse{Capabilities: out}, nil
+}
+
+func (p *plugin) NodeExpandVolume(_ context.Context, r *spec.NodeExpandVolumeRequest) (*spec.NodeExpandVolumeResponse, error) {
+	p.note("expand", r.VolumeId, fmt.Sprint(r.CapacityRange.RequiredBytes))
+	switch r.CapacityRange.RequiredBytes {
+	case 1:
+		return nil, status.Error(codes.OutOfRange, "too small")
+	case 2:
+		return nil, status.Error(codes.Unavailable, "not now")
+	}
+	return &spec.NodeExpandVolumeResponse{}, nil
+}
+
+// agent is the node's: it reports what is in use, as the registry says.
+type agent struct {
+	api *fakeclient.Server
+	r   *Registry
+}
+
+func (a *agent) Node() *corev1.Node {
+	n, err := client.Of[corev1.Node](a.api, "").Get(context.Background(), "n1")
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+func (a *agent) Report(context.Context) (*corev1.Node, error) {
+	n := a.Node().DeepCopy()
+	n.Status.VolumesInUse = a.r.InUse()
+	a.api.Put(n)
+	return n, nil
 }
 
 func (p *plugin) NodeStageVolume(_ context.Context, r *spec.NodeStageVolumeRequest) (*spec.NodeStageVolumeResponse, error) {
@@ -107,7 +148,9 @@ func TestADriverComesServesAndGoes(t *testing.T) {
 	api.Put(&corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "ns"}, Data: map[string][]byte{"k": []byte("secret")}})
 
 	p := &plugin{socket: filepath.Join(root, "plugins_registry", "d.sock")}
-	r := New(root, "n1", api, slog.New(slog.DiscardHandler))
+	host := &agent{api: api}
+	r := New(root, "n1", api, host, slog.New(slog.DiscardHandler))
+	host.r = r
 	g := run.New(t.Context())
 	g.Go("registry", r.Run)
 	until(t, "the registry's directory", func() bool { _, err := os.Stat(filepath.Dir(p.socket)); return err == nil })
@@ -131,7 +174,7 @@ func TestADriverComesServesAndGoes(t *testing.T) {
 	}
 
 	volume := func(uid string) *Request {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod-" + uid, Namespace: "ns", UID: "uid-1"}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod-" + uid, Namespace: "ns", UID: types.UID(uid)}}
 		return &Request{
 			Pod: pod, Name: "pv", Modes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Root: root,
 			Source: &corev1.CSIPersistentVolumeSource{Driver: "d.example.com", VolumeHandle: "h", FSType: "ext4", NodePublishSecretRef: &corev1.SecretReference{Namespace: "ns", Name: "s"}},
@@ -139,11 +182,24 @@ func TestADriverComesServesAndGoes(t *testing.T) {
 		}
 	}
 	a, b := volume("a"), volume("b")
-	if _, err := r.Mount(t.Context(), a); err == nil || !strings.Contains(err.Error(), AttachmentName("h", "d.example.com", "n1")) {
-		t.Fatalf("a volume that nobody attached: %v", err)
+	attachment, unique := volumes.AttachmentName("h", "d.example.com", "n1"), volumes.UniqueName("d.example.com", "h")
+	waits := func(what, want string) {
+		t.Helper()
+		var wait interface{ Waiting() bool }
+		if _, err := r.Mount(t.Context(), a); !errors.As(err, &wait) || !strings.Contains(err.Error(), want) {
+			t.Fatalf("%s: %v", what, err)
+		}
 	}
+	waits("a volume that nobody attached", "volume kubernetes.io/csi/d.example.com^h is not yet in node's status")
+	if n := host.Node(); !slices.Equal(n.Status.VolumesInUse, []corev1.UniqueVolumeName{unique}) {
+		t.Errorf("in use before anything is mounted: %v", n.Status.VolumesInUse)
+	}
+	told := host.Node().DeepCopy()
+	told.Status.VolumesAttached = []corev1.AttachedVolume{{Name: unique}}
+	api.Put(told)
+	waits("an attachment that is not there yet", attachment)
 	api.Put(&storagev1.VolumeAttachment{
-		TypeMeta: metav1.TypeMeta{APIVersion: "storage.k8s.io/v1", Kind: "VolumeAttachment"}, ObjectMeta: metav1.ObjectMeta{Name: AttachmentName("h", "d.example.com", "n1")},
+		TypeMeta: metav1.TypeMeta{APIVersion: "storage.k8s.io/v1", Kind: "VolumeAttachment"}, ObjectMeta: metav1.ObjectMeta{Name: attachment},
 		Status: storagev1.VolumeAttachmentStatus{Attached: true, AttachmentMetadata: map[string]string{"lun": "7"}},
 	})
 	for _, q := range []*Request{a, b} {
@@ -151,6 +207,18 @@ func TestADriverComesServesAndGoes(t *testing.T) {
 		if err != nil || !own {
 			t.Fatalf("mount: own %v, %v", own, err)
 		}
+	}
+	for size, kind := range map[string]error{"10": nil, "1": ErrInfeasible, "2": ErrTransient} {
+		if err := r.Expand(t.Context(), a, resource.MustParse(size)); !errors.Is(err, kind) {
+			t.Errorf("expand to %s: %v, want %v", size, err, kind)
+		}
+	}
+	p.mu.Lock()
+	p.calls = slices.DeleteFunc(p.calls, func(c string) bool { return strings.HasPrefix(c, "expand h ") })
+	p.mu.Unlock()
+	again := New(root, "n1", api, host, slog.New(slog.DiscardHandler))
+	if again.Recall(); !slices.Equal(again.InUse(), []corev1.UniqueVolumeName{unique}) || again.Release("a") || !again.Release("b") {
+		t.Errorf("an agent that starts later: in use %v", again.InUse())
 	}
 	for _, q := range []*Request{a, b} {
 		if err := r.Unmount(t.Context(), root, string(q.Pod.UID), q.Dir); err != nil {
@@ -161,7 +229,7 @@ func TestADriverComesServesAndGoes(t *testing.T) {
 		}
 	}
 	inline := volume("c")
-	inline.Inline, inline.Source.VolumeHandle = true, InlineHandle("ns", "pod-c", "uid-1", "v")
+	inline.Inline, inline.Source.VolumeHandle = true, InlineHandle("ns", "pod-c", "c", "v")
 	if _, err := r.Mount(t.Context(), inline); err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,16 @@
 // Package csi mounts volumes that storage drivers on the node provide.
 //
 // Job: noticing drivers that put a socket into the plugins' registry, telling
-// the cluster of them in CSINode, and asking them to stage, publish and take
-// away volumes.
+// the cluster of them in CSINode, and asking them to stage, publish, expand and
+// take away volumes; saying which attachable volumes the node uses.
 //
 // Not its job: provisioning and attaching (controllers and the drivers' own);
 // what a pod's volumes are (kubelet/volume).
 //
 // Invariants: what was published is written beside it, so that an agent that
-// starts later can take it away; a volume is unstaged after its last pod.
+// starts later can take it away; a volume is unstaged after its last pod; an
+// attachable volume is mounted only after the Node says that it is in use, and
+// only while the Node says that it is attached.
 package csi
 
 import (
@@ -51,11 +53,6 @@ func Read(dir string) (d Data, ok bool, err error) {
 		return d, false, err
 	}
 	return d, true, json.Unmarshal(b, &d)
-}
-
-// AttachmentName is the name of the VolumeAttachment of a volume on a node.
-func AttachmentName(handle, driver, node string) string {
-	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
 }
 
 // InlineHandle identifies a volume that a pod itself describes.

@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/semantics/volume"
 )
 
 // Request is one volume for one pod.
@@ -66,10 +67,17 @@ func (r *Registry) Mount(ctx context.Context, q *Request) (own bool, err error) 
 	if q.Inline {
 		data.Lifecycle = "Ephemeral"
 	} else if yes(policy.Spec.AttachRequired, true) {
-		data.Attachment = AttachmentName(data.Handle, d.name, r.node)
-		if published, err = r.attached(ctx, data.Attachment); err != nil {
+		data.Attachment = volume.AttachmentName(data.Handle, d.name, r.node)
+		if published, err = r.attached(ctx, q, data.Attachment); err != nil {
 			return false, err
 		}
+	}
+	defer r.lock(d.name, data.Handle)()
+	if err := os.MkdirAll(q.Dir, 0o750); err != nil {
+		return false, err
+	}
+	if err := write(q.Dir, data); err != nil { // first: whoever finds it takes all of it away
+		return false, err
 	}
 	capability := q.capability(d)
 	stage := ""
@@ -78,12 +86,6 @@ func (r *Registry) Mount(ctx context.Context, q *Request) (own bool, err error) 
 		if err := r.stage(ctx, d, q, stage, published, capability); err != nil {
 			return false, err
 		}
-	}
-	if err := os.MkdirAll(q.Dir, 0o750); err != nil {
-		return false, err
-	}
-	if err := write(q.Dir, data); err != nil {
-		return false, err
 	}
 	target := q.Target()
 	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
@@ -144,20 +146,6 @@ func yes(b *bool, or bool) bool {
 		return or
 	}
 	return *b
-}
-
-// attached returns what the driver's controller said of an attached volume.
-func (r *Registry) attached(ctx context.Context, name string) (map[string]string, error) {
-	a, err := client.Of[storagev1.VolumeAttachment](r.c, "").Get(ctx, name)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("volume attachment %s: %w", name, err)
-	case a.Status.AttachError != nil:
-		return nil, errors.New(a.Status.AttachError.Message)
-	case !a.Status.Attached:
-		return nil, fmt.Errorf("volume attachment %s: the volume is not attached yet", name)
-	}
-	return a.Status.AttachmentMetadata, nil
 }
 
 func (r *Registry) secrets(ctx context.Context, ref *corev1.SecretReference) (map[string]string, error) {
@@ -235,6 +223,7 @@ func (r *Registry) Unmount(ctx context.Context, root, uid, dir string) error {
 	if err != nil {
 		return err
 	}
+	defer r.lock(d.name, data.Handle)()
 	target := filepath.Join(dir, "mount")
 	block := filepath.Join(root, "plugins/kubernetes.io/csi/volumeDevices/publish", data.Volume, uid)
 	if _, err := os.Lstat(block); err == nil {

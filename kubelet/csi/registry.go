@@ -32,13 +32,25 @@ import (
 
 // Registry knows the drivers of the node. Make one with New.
 type Registry struct {
-	dir, node string
-	c         client.Interface
-	log       *slog.Logger
+	root, dir, node string
+	c               client.Interface
+	host            Host
+	log             *slog.Logger
 
 	mu      sync.Mutex
-	drivers map[string]*driver // by name
-	sockets map[string]string  // registration socket: driver name
+	drivers map[string]*driver                          // by name
+	sockets map[string]string                           // registration socket: driver name
+	uses    map[corev1.UniqueVolumeName]map[string]bool // pods by attachable volume
+	locks   map[string]*sync.Mutex                      // one caller at a time for each volume of a driver
+}
+
+// Host is what the registry asks of the node's agent.
+type Host interface {
+	// Node reads the Node; nil when it cannot be read.
+	Node() *corev1.Node
+	// Report writes the Node's status, in use volumes included, if it changed,
+	// and returns the Node as it is then.
+	Report(ctx context.Context) (*corev1.Node, error)
 }
 
 type driver struct {
@@ -46,14 +58,18 @@ type driver struct {
 	conn           *grpc.ClientConn
 	info           *spec.NodeGetInfoResponse
 	stages         bool // volumes are staged before they are published
+	expands        bool // volumes grow on the node, too
 	groups         bool // the driver itself gives volumes to a group
 }
 
 func (d *driver) node() spec.NodeClient { return spec.NewNodeClient(d.conn) }
 
 // New returns a registry of the plugins whose sockets are below root/plugins_registry.
-func New(root, node string, c client.Interface, log *slog.Logger) *Registry {
-	return &Registry{dir: filepath.Join(root, "plugins_registry"), node: node, c: c, log: log, drivers: map[string]*driver{}, sockets: map[string]string{}}
+func New(root, node string, c client.Interface, host Host, log *slog.Logger) *Registry {
+	return &Registry{
+		root: root, dir: filepath.Join(root, "plugins_registry"), node: node, c: c, host: host, log: log, drivers: map[string]*driver{}, sockets: map[string]string{},
+		uses: map[corev1.UniqueVolumeName]map[string]bool{}, locks: map[string]*sync.Mutex{},
+	}
 }
 
 // Run follows the directory until ctx ends.
@@ -200,6 +216,7 @@ func (r *Registry) take(ctx context.Context, path, name, endpoint string) error 
 		if caps, err = d.node().NodeGetCapabilities(ctx, &spec.NodeGetCapabilitiesRequest{}); err == nil {
 			for _, c := range caps.GetCapabilities() {
 				d.stages = d.stages || c.GetRpc().GetType() == spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME
+				d.expands = d.expands || c.GetRpc().GetType() == spec.NodeServiceCapability_RPC_EXPAND_VOLUME
 				d.groups = d.groups || c.GetRpc().GetType() == spec.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP
 			}
 			err = r.tell(ctx, d, true)

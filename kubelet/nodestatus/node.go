@@ -58,6 +58,8 @@ type Deps struct {
 	Images  cri.Images
 	Events  *client.EventRecorder
 	Log     *slog.Logger
+	// InUse lists the attachable volumes that the node uses; it may be nil.
+	InUse func() []corev1.UniqueVolumeName
 }
 
 // Manager keeps the Node object. Make one with New.
@@ -243,10 +245,11 @@ func (m *Manager) Sync(ctx context.Context) error {
 	if err != nil || patch == nil {
 		return err
 	}
-	if _, err := nodes.Patch(ctx, m.cfg.Name, "status", types.StrategicMergePatchType, patch); err != nil {
+	if node, err = nodes.Patch(ctx, m.cfg.Name, "status", types.StrategicMergePatchType, patch); err != nil {
 		return fmt.Errorf("node %s: status: %w", m.cfg.Name, err)
 	}
 	m.mu.Lock()
+	m.node = node
 	m.reported = clock.Now()
 	m.mu.Unlock()
 	return nil
@@ -345,6 +348,9 @@ func (m *Manager) Status(ctx context.Context, node *corev1.Node) corev1.NodeStat
 	out.Images = m.images(ctx)
 	rt, err := m.d.Runtime.Status(ctx, false)
 	m.handlers(&out, rt)
+	if m.d.InUse != nil {
+		out.VolumesInUse = m.d.InUse()
+	}
 	now := metav1.Time{Time: clock.Now().Truncate(time.Second)}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -58,6 +58,8 @@ type Drivers interface {
 	// Mount makes a volume be at path. own: its files shall be the pod's group's.
 	Mount(ctx context.Context, v *DriverVolume) (path string, own bool, err error)
 	Unmount(ctx context.Context, uid types.UID, dir string) error
+	// Release is told that none of a pod's volumes is mounted, nor will be.
+	Release(uid types.UID)
 	Inline(pod *corev1.Pod, volume string) (handle string)
 }
 

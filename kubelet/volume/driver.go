@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -28,12 +29,15 @@ func (m *Manager) inline(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 	return at, err
 }
 
+// DriverDir is where a pod keeps a driver's volume.
+func (m *Manager) DriverDir(uid types.UID, name string) string { return m.dir(uid, "csi", name) }
+
 // driven has a driver mount a volume, once in the agent's life.
 func (m *Manager) driven(ctx context.Context, v *DriverVolume) (string, error) {
 	if m.drivers == nil {
 		return "", errors.New("no volume plugin matched")
 	}
-	v.Dir = m.dir(v.Pod.UID, "csi", v.Name)
+	v.Dir = m.DriverDir(v.Pod.UID, v.Name)
 	m.mu.Lock()
 	path, ok := m.mounted[v.Dir]
 	m.mu.Unlock()
@@ -61,7 +65,7 @@ const undriveWithin = 2 * time.Minute
 // undrive has the drivers take a pod's volumes away.
 func (m *Manager) undrive(uid types.UID) error {
 	dirs, err := filepath.Glob(m.dir(uid, "csi", "*"))
-	if err != nil || len(dirs) == 0 || m.drivers == nil {
+	if err != nil || m.drivers == nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undriveWithin)
@@ -73,6 +77,16 @@ func (m *Manager) undrive(uid types.UID) error {
 		m.mu.Lock()
 		delete(m.mounted, dir)
 		m.mu.Unlock()
+	}
+	m.drivers.Release(uid)
+	return nil
+}
+
+// Release has the drivers take away the volumes of a pod that is over but still
+// there, so that another node can have them.
+func (m *Manager) Release(uid types.UID) error {
+	if err := m.undrive(uid); err != nil {
+		return fmt.Errorf("release: pod %s: %w", uid, err)
 	}
 	return nil
 }

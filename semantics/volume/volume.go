@@ -11,9 +11,11 @@ package volume
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -201,4 +203,34 @@ func Find(c *corev1.PersistentVolumeClaim, volumes []*corev1.PersistentVolume, s
 func closer(a, b *corev1.PersistentVolume) int {
 	x, y := a.Spec.Capacity[corev1.ResourceStorage], b.Spec.Capacity[corev1.ResourceStorage]
 	return cmp.Or(cmp.Compare(len(a.Spec.AccessModes), len(b.Spec.AccessModes)), x.Cmp(y), cmp.Compare(a.Name, b.Name))
+}
+
+// pluginCSI precedes the driver's name in what a volume is called on nodes.
+const pluginCSI = "kubernetes.io/csi/"
+
+// UniqueName is what a driver's volume is called in nodes' statuses.
+func UniqueName(driver, handle string) corev1.UniqueVolumeName {
+	return corev1.UniqueVolumeName(pluginCSI + driver + "^" + handle)
+}
+
+// AttachmentName is the name of the VolumeAttachment of a volume on a node.
+func AttachmentName(handle, driver, node string) string {
+	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
+}
+
+// AttachmentOf is AttachmentName of a volume by its unique name; ok is false
+// for one that no driver provides.
+func AttachmentOf(name corev1.UniqueVolumeName, node string) (attachment string, ok bool) {
+	rest, ok := strings.CutPrefix(string(name), pluginCSI)
+	driver, handle, found := strings.Cut(rest, "^")
+	if !ok || !found {
+		return "", false
+	}
+	return AttachmentName(handle, driver, node), true
+}
+
+// Shared says whether several nodes may have a volume attached at once.
+func Shared(v *corev1.PersistentVolume) bool {
+	m := v.Spec.AccessModes
+	return len(m) == 0 || slices.Contains(m, corev1.ReadWriteMany) || slices.Contains(m, corev1.ReadOnlyMany)
 }
