@@ -33,6 +33,13 @@ type Config struct {
 	Join   string // the API server to join; empty makes a control plane
 	Token  string // a bootstrap token: made valid by a control plane, used by a joining node
 	CAFile string // the cluster's authority, for a joining node
+	// CAHashes stand for CAFile: what the server says of its authority must have one of them.
+	CAHashes []string
+
+	ControlPlane bool // with Join: become another control plane, not only a node
+	ClusterInit  bool // let others join as control planes: etcd's member is open to peers
+	// CertificateKey encrypts what control planes share: uploaded by one, used by those that join.
+	CertificateKey string
 
 	ImportImages   []string // directories of image archives
 	ManifestDir    string   // of static pods; empty for none
@@ -79,6 +86,10 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Join, "join", "", "join the cluster of this API server as a node, instead of making one")
 	fs.StringVar(&c.Token, "token", "", "the bootstrap token by which nodes join")
 	fs.StringVar(&c.CAFile, "certificate-authority", "", "with --join: the cluster's authority")
+	fs.StringSliceVar(&c.CAHashes, "discovery-token-ca-cert-hash", nil, "with --join, instead of --certificate-authority: the hash of the public key of the cluster's authority, sha256:…")
+	fs.BoolVar(&c.ControlPlane, "control-plane", false, "with --join: become another control plane of the cluster, with a member of its etcd")
+	fs.BoolVar(&c.ClusterInit, "cluster-init", false, "let other control planes join: the etcd built in listens for members over TLS, at ports 2379 and 2380")
+	fs.StringVar(&c.CertificateKey, "certificate-key", "", "the key by which the certificates that control planes share are encrypted: kept for two hours by the one that is joined, used by those that join")
 	fs.StringSliceVar(&c.ImportImages, "import-images", nil, "directories of image archives to import at start")
 	fs.StringVar(&c.ManifestDir, "pod-manifest-path", c.ManifestDir, "directory of static pods' manifests; empty for none")
 	fs.StringVar(&c.Registry, "registry", c.Registry, "loopback address of the node's own registry of imported images; empty for none")
@@ -121,10 +132,32 @@ func (c *Config) Check() error {
 	if c.Token != "" && !tokenForm.MatchString(c.Token) {
 		errs = append(errs, fmt.Errorf("--token: want the form abcdef.0123456789abcdef"))
 	}
-	if c.Join != "" && (c.Token == "" || c.CAFile == "") {
-		errs = append(errs, errors.New("--join needs --token and --certificate-authority"))
+	return errors.Join(append(errs, c.checkJoin()...)...)
+}
+
+// checkJoin says what is wrong with how a cluster is joined or may be.
+func (c *Config) checkJoin() (errs []error) {
+	if c.Join != "" && (c.Token == "" || c.CAFile == "" && len(c.CAHashes) == 0) {
+		errs = append(errs, errors.New("--join needs --token and --certificate-authority or --discovery-token-ca-cert-hash"))
 	}
-	return errors.Join(errs...)
+	if c.ControlPlane && c.Join == "" {
+		errs = append(errs, errors.New("--control-plane needs --join; the first control plane is started with --cluster-init"))
+	}
+	if c.ClusterInit && c.Join != "" {
+		errs = append(errs, errors.New("--cluster-init: the cluster of --join is there already"))
+	}
+	if c.several() && len(c.EtcdServers) > 0 {
+		errs = append(errs, errors.New("--etcd-servers: control planes with an external etcd need no --cluster-init and no --control-plane: give each the same etcd and the same certificates"))
+	}
+	if c.CertificateKey != "" {
+		if _, err := sealer(c.CertificateKey); err != nil {
+			errs = append(errs, err)
+		}
+		if !c.several() {
+			errs = append(errs, errors.New("--certificate-key needs --cluster-init, or --join with --control-plane"))
+		}
+	}
+	return errs
 }
 
 func (c *Config) path(elem ...string) string {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,7 +39,10 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	s := &session{Config: c, log: log, metrics: prometheus.NewRegistry()}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if c.Join != "" {
+	switch {
+	case c.ControlPlane:
+		return s.joinPlane(ctx)
+	case c.Join != "":
 		return s.join(ctx)
 	}
 	return s.serve(ctx)
@@ -50,13 +54,18 @@ type session struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	pki     *PKI
+	members string // of etcd, which this one joins: name=url,…
 }
 
 func (s *session) serve(ctx context.Context) error {
 	if err := s.certificates(); err != nil {
 		return err
 	}
-	cp, err := controlplane.New(s.controlPlane(), controlplane.Deps{Log: s.log, Metrics: s.metrics})
+	cfg, err := s.controlPlane()
+	if err != nil {
+		return err
+	}
+	cp, err := controlplane.New(cfg, controlplane.Deps{Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return err
 	}
@@ -93,13 +102,13 @@ func (s *session) certificates() error {
 // firstOf is the first usable address of a range: the API's own service's.
 func firstOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 
-func (s *session) controlPlane() controlplane.Config {
+func (s *session) controlPlane() (controlplane.Config, error) {
 	c := controlplane.Config{
 		BindAddress: s.BindAddress, Port: s.Port, Advertise: s.NodeIP, Host: s.NodeName,
 		ServiceCIDRs: []netip.Prefix{s.ServiceCIDR}, ClusterCIDR: s.ClusterCIDR, ClusterDomain: s.ClusterDomain,
 		ClientCA: s.pki.CA, FrontProxyCA: s.pki.FrontProxyCA, AccountKey: s.pki.ServiceAccountSigner,
 		Kubelet: keyPair(s.pki.KubeletClient), Anonymous: true, EnableAdmission: []string{"NodeRestriction"},
-		Alone: len(s.EtcdServers) == 0, EndpointRouting: true, Guard: s.Guard,
+		Alone: len(s.EtcdServers) == 0 && !s.several(), EndpointRouting: true, Guard: s.Guard,
 	}
 	c.ProxyClient = func() (*tls.Certificate, error) {
 		pair := keyPair(s.pki.FrontProxyClient)
@@ -109,12 +118,16 @@ func (s *session) controlPlane() controlplane.Config {
 		cert := keyPair(s.pki.APIServer)
 		return &cert, nil
 	}
-	if len(s.EtcdServers) > 0 {
+	var err error
+	switch {
+	case len(s.EtcdServers) > 0:
 		c.EtcdServers, c.EtcdTLS = s.EtcdServers, etcd.TLS{Cert: s.EtcdCertFile, Key: s.EtcdKeyFile, CA: s.EtcdCAFile}
-	} else {
+	case s.several():
+		c.Etcd, err = s.stacked()
+	default:
 		c.Etcd = &etcd.Config{Name: s.NodeName, DataDir: s.path("etcd"), Log: s.log}
 	}
-	return c
+	return c, err
 }
 
 func keyPair(p *pki.Pair) tls.Certificate {
@@ -127,24 +140,49 @@ func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane, jo
 		return err
 	}
 	c := cp.Client("kubernetes-admin", "system:masters")
-	if err := joinObjects(ctx, c, s.Token); err != nil {
+	// Where control planes come and go a write may fail, and be done later.
+	again := func(fn func(context.Context) error) error {
+		if !s.several() {
+			return fn(ctx)
+		}
+		return patiently(ctx, forever, s.log, fn)
+	}
+	if err := again(func(ctx context.Context) error { return joinObjects(ctx, c, s.Token) }); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	close(joinable)
-	if !s.NoNode {
-		if err := markControlPlane(ctx, c, s.NodeName); err != nil {
+	if s.several() {
+		if err := again(func(ctx context.Context) error { return s.publish(ctx, c) }); err != nil {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
-	return Addons{
-		ClusterDomain: s.ClusterDomain, ClusterDNS: s.ClusterDNS.String(), Replicas: 1,
-		Image: "registry.k8s.io/coredns/coredns:v1.15.0",
-	}.Apply(ctx, c)
+	if s.CertificateKey != "" && s.ClusterInit {
+		if err := again(func(ctx context.Context) error { return share(ctx, c, s.pki.Dir, s.CertificateKey) }); err != nil {
+			return fmt.Errorf("bootstrap: share certificates: %w", err)
+		}
+	}
+	if !s.NoNode {
+		if err := again(func(ctx context.Context) error { return markControlPlane(ctx, c, s.NodeName) }); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
+		}
+	}
+	return again(func(ctx context.Context) error {
+		return Addons{
+			ClusterDomain: s.ClusterDomain, ClusterDNS: s.ClusterDNS.String(), Replicas: 1,
+			Image: "registry.k8s.io/coredns/coredns:v1.15.0",
+		}.Apply(ctx, c)
+	})
 }
+
+// forever is longer than any server runs.
+const forever = 100 * 365 * 24 * time.Hour
 
 // join gets this node a certificate and runs it.
 func (s *session) join(ctx context.Context) error {
 	dir := s.path("kubelet-pki")
+	if err := patiently(ctx, joinPatience, s.log, s.trust); err != nil {
+		return fmt.Errorf("join %s: %w", s.Join, err)
+	}
 	if err := ensureNodeCert(ctx, s.Config, dir); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/sampan-dev/sampan/machine"
 )
@@ -68,12 +70,17 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// clusterMachines returns a cluster's machines in order of their numbers.
+// clusterMachines returns a cluster's nodes in order of their numbers; of all
+// clusters when cluster is empty.
 func clusterMachines(cluster string) ([]*machine.Machine, error) {
 	ms, err := machine.List(machinesDir(), cluster)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	ms = slices.DeleteFunc(ms, isDoor)
+	slices.SortStableFunc(ms, func(a, b *machine.Machine) int {
+		return cmp.Or(cmp.Compare(a.Spec.Cluster, b.Spec.Cluster), a.Spec.Address.Addr().Compare(b.Spec.Address.Addr()))
+	})
 	return ms, err
 }
 

@@ -44,10 +44,28 @@ func down(ctx context.Context, p *progress, name string, remove bool) error {
 	if len(ms) == 0 && !remove {
 		return noCluster(name)
 	}
+	if err := claimedElsewhere(name); err != nil && len(ms) == 0 {
+		return err
+	}
+	door, err := openDoor(name)
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for i := len(ms) - 1; i >= 0; i-- { // the control plane last, so that nodes can say goodbye
+	var planes []*machine.Machine
+	for i := len(ms) - 1; i >= 0; i-- { // the control planes last, so that nodes can say goodbye
 		m := ms[i]
+		if door != nil && isPlane(m) {
+			planes = append(planes, m)
+			continue
+		}
 		errs = append(errs, p.step(ctx, "stop node "+m.Spec.Name, func(ctx context.Context) error { return m.Stop(ctx, stopGrace) }))
+	}
+	if door != nil {
+		errs = append(errs, p.step(ctx, fmt.Sprintf("stop %d control planes", len(planes)), func(ctx context.Context) error {
+			return errors.Join(stopAll(ctx, planes), door.Stop(ctx, 0))
+		}))
+		ms = append(ms, door)
 	}
 	if remove {
 		for _, m := range ms {
@@ -56,8 +74,10 @@ func down(ctx context.Context, p *progress, name string, remove bool) error {
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		errs = append(errs, (machine.Switch{Cluster: name, Subnet: machine.DefaultSubnet}).Delete(),
-			os.RemoveAll(filepath.Join(machinesDir(), name)), forgetKubeconfig(name))
+		if ownSwitch(name) {
+			errs = append(errs, (machine.Switch{Cluster: name, Subnet: machine.DefaultSubnet}).Delete(), unclaim(name))
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(machinesDir(), name)), forgetKubeconfig(name))
 	}
 	return errors.Join(errs...)
 }
@@ -82,11 +102,15 @@ func lsCommand() *cobra.Command {
 					return err
 				}
 				status, pid, server := "Stopped", "", ""
+				listen, err := listenerOf(m)
+				if err != nil {
+					return err
+				}
 				if st.Running {
 					status, pid = "Running", fmt.Sprint(st.PID)
 				}
-				if len(m.Spec.Forwards) > 0 {
-					server = "https://" + m.Spec.Forwards[0].Listen
+				if listen != "" && isPlane(m) {
+					server = "https://" + listen
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Spec.Cluster, m.Spec.Name, status, m.Spec.Address.Addr(), server, pid)
 			}

@@ -34,9 +34,13 @@ func readKubeconfig(m *machine.Machine) (*clientcmdapi.Config, error) {
 	}
 	name := contextName(m.Spec.Cluster)
 	out := clientcmdapi.NewConfig()
+	listen, err := listenerOf(m)
+	if err != nil {
+		return nil, err
+	}
 	for _, cluster := range c.Clusters {
-		if len(m.Spec.Forwards) > 0 {
-			cluster.Server = "https://" + m.Spec.Forwards[0].Listen
+		if listen != "" {
+			cluster.Server = "https://" + listen
 		}
 		out.Clusters[name] = cluster
 	}

@@ -28,6 +28,7 @@ import (
 // upOptions are the flags of sampan up.
 type upOptions struct {
 	nodes  int
+	planes int // 0: as many as there are, or one
 	wait   time.Duration
 	cpus   int
 	memory string
@@ -43,12 +44,13 @@ Each node is a machine of its own made of Linux namespaces: its own network,
 processes, mounts and cgroups. No packet of it leaves this computer. The API
 server is reached at a port of 127.0.0.1; kubectl's configuration gets a context
 "sampan-NAME" and uses it from now on.`,
-		Example: "  sampan up\n  sampan up ci --nodes 3 --wait 2m",
+		Example: "  sampan up\n  sampan up ci --nodes 3 --wait 2m\n  sampan up ha --nodes 5 --control-planes 3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return up(cmd.Context(), newProgress(cmd.ErrOrStderr()), nameArg(args), o)
 		},
 	}
-	cmd.Flags().IntVar(&o.nodes, "nodes", 1, "how many nodes; the first one also runs the control plane")
+	cmd.Flags().IntVar(&o.nodes, "nodes", 1, "how many nodes; the first ones also run the control planes")
+	cmd.Flags().IntVar(&o.planes, "control-planes", 0, "how many control planes, chosen when the cluster is made: 1, 3, 5 or 7; one if not given")
 	cmd.Flags().DurationVar(&o.wait, "wait", 60*time.Second, "how long to wait until all nodes are Ready; 0 does not wait")
 	cmd.Flags().IntVar(&o.cpus, "cpus", 0, "processors each node claims to have; 0 for all of this computer's")
 	cmd.Flags().StringVar(&o.memory, "memory", "", "memory each node claims to have, such as 4Gi; empty for all of this computer's")
@@ -65,16 +67,21 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 	if o.nodes < 1 || o.nodes > 100 {
 		return fmt.Errorf("--nodes %d: want 1 to 100", o.nodes)
 	}
+	if err := claimedElsewhere(name); err != nil {
+		return err
+	}
 	if err := preflight(); err != nil {
 		return err
 	}
 	start := clock.Now()
-	ms, err := describe(name, o)
+	ms, door, err := describe(name, o)
 	if err != nil {
 		return err
 	}
-	err = p.step(ctx, "start node "+ms[0].Spec.Name, func(ctx context.Context) error { return ensureRunning(ctx, ms[0], nil) })
-	if err != nil {
+	if err := claim(name); err != nil {
+		return err
+	}
+	if err := startPlanes(ctx, p, ms, door); err != nil {
 		return err
 	}
 	var c client.Interface
@@ -86,7 +93,14 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 		return explain(ms[0], err)
 	}
 	for _, m := range ms[1:] { // they need the authority that the first one made
-		err := p.step(ctx, "start node "+m.Spec.Name, func(ctx context.Context) error { return ensureRunning(ctx, m, ms[0]) })
+		err := p.step(ctx, "start node "+m.Spec.Name, func(ctx context.Context) error {
+			if isPlane(m) {
+				if err := handOver(ms[0], m); err != nil {
+					return err
+				}
+			}
+			return ensureRunning(ctx, m, ms[0])
+		})
 		if err != nil {
 			return err
 		}
@@ -104,44 +118,71 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 }
 
 // describe returns the machines of a cluster: those there are, and as many new
-// ones as are missing.
-func describe(name string, o upOptions) ([]*machine.Machine, error) {
-	ms, err := clusterMachines(name)
+// ones as are missing; and its door, nil with one control plane.
+func describe(name string, o upOptions) (ms []*machine.Machine, door *machine.Machine, err error) {
+	if ms, err = clusterMachines(name); err != nil {
+		return nil, nil, err
+	}
+	if door, err = openDoor(name); err != nil {
+		return nil, nil, err
+	}
+	planes, err := o.controlPlanes(name, ms)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	capacity, err := o.capacity()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	token, err := clusterToken(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	programs := filepath.Join(stateDir(), "bin")
 	if err := embedded.Install(programs, embedded.Init); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	plain := machine.Spec{Cluster: name, Init: filepath.Join(programs, embedded.Init), Restart: true,
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}}
 	for i := len(ms) + 1; i <= o.nodes; i++ {
-		spec := machine.Spec{
-			Name: nodeName(name, i), Cluster: name, Init: filepath.Join(programs, embedded.Init), Address: nodeAddress(i), Capacity: capacity, Restart: true,
-			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
-		}
-		spec.Argv = append([]string{machine.Binary, "server"}, serverArgs(spec, i, token)...)
-		if i == 1 {
+		spec := plain
+		spec.Name, spec.Address, spec.Capacity = nodeName(name, i), nodeAddress(i), capacity
+		spec.Argv = append([]string{machine.Binary, "server"}, serverArgs(spec, i, planes, token)...)
+		if i == 1 && planes == 1 {
 			listen, err := freePort()
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			spec.Forwards = []machine.Forward{{Listen: listen, Target: nodeAddress(1).Addr().String() + ":" + strconv.Itoa(apiPort)}}
+			spec.Forwards = []machine.Forward{{Listen: listen, Target: apiAddress(nodeAddress(1))}}
 		}
 		ms = append(ms, machine.New(machinesDir(), spec))
 	}
-	return ms, nil
+	if planes > 1 && door == nil {
+		door, err = newDoor(plain, planes)
+	}
+	return ms, door, err
+}
+
+// controlPlanes is how many control planes a cluster has, which is chosen once.
+func (o upOptions) controlPlanes(name string, ms []*machine.Machine) (int, error) {
+	if len(ms) == 0 {
+		planes := max(o.planes, 1)
+		return planes, checkPlanes(planes, o.nodes)
+	}
+	have := 0
+	for _, m := range ms {
+		if isPlane(m) {
+			have++
+		}
+	}
+	if o.planes != 0 && o.planes != have {
+		return 0, fmt.Errorf("--control-planes %d: cluster %s was made with %d, which cannot be changed; `sampan down %s --delete` removes it", o.planes, name, have, name)
+	}
+	return have, nil
 }
 
 // serverArgs are the flags of the server on the i-th node.
-func serverArgs(spec machine.Spec, i int, token string) []string {
+func serverArgs(spec machine.Spec, i, planes int, token string) []string {
 	addr := spec.Address.Addr().String()
 	// The disk is this computer's, and its fullness nothing that evicting pods would mend.
 	args := []string{"--node-name=" + spec.Name, "--node-ip=" + addr, "--token=" + token, "--import-images=" + imagesMount,
@@ -151,6 +192,9 @@ func serverArgs(spec machine.Spec, i int, token string) []string {
 	}
 	if spec.Capacity.Memory > 0 {
 		args = append(args, "--capacity-memory="+strconv.FormatInt(spec.Capacity.Memory, 10))
+	}
+	if planes > 1 {
+		return append(args, planesArgs(i, planes)...)
 	}
 	if i > 1 {
 		return append(args, "--join=https://"+nodeAddress(1).Addr().String()+":"+strconv.Itoa(apiPort), "--certificate-authority="+caMount)

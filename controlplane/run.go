@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -116,6 +117,10 @@ func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 			g.Stop()
 			return errors.Join(errEtcdEnded, err, g.Wait())
 		}
+		if err := c.settle(g.Context()); err != nil {
+			g.Stop()
+			return errors.Join(err, g.Wait())
+		}
 	}
 	if err := c.start(g); err != nil {
 		g.Stop()
@@ -168,12 +173,23 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))
 	g.Go("api server", c.server.Run)
+	if !c.cfg.Alone {
+		g.Go("leases of API servers", as(c.runMasters))
+	}
 	if c.cfg.InsecurePort > 0 {
 		g.Go("insecure port", c.insecure)
 	}
 	close(c.serving)
 	return nil
 }
+
+// How fast the actors of one control plane in one process succeed each other: a
+// rival finds the leader gone after 5 s, and looks every half second or so.
+const (
+	leaseDuration = 5 * time.Second
+	renewDeadline = 4 * time.Second
+	retryPeriod   = 500 * time.Millisecond
+)
 
 // actors runs the scheduler and the controllers.
 func (c *ControlPlane) actors(g *run.Group) {
@@ -182,7 +198,8 @@ func (c *ControlPlane) actors(g *run.Group) {
 		Log: c.deps.Log, Metrics: c.deps.Metrics, Host: c.cfg.Host,
 	}
 	election := func(name string) client.ElectionConfig {
-		return client.ElectionConfig{Disabled: c.cfg.Alone, Name: name, Identity: c.cfg.Host}
+		return client.ElectionConfig{Disabled: c.cfg.Alone, Name: name, Identity: c.cfg.Host,
+			LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod}
 	}
 	if c.cfg.Alone { // never loses its lead: one set of mirrors for all
 		a.Mirrors = client.NewMirrors(c.Client(ControllerManagerUser, request.Masters))

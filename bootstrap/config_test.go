@@ -1,0 +1,41 @@
+package bootstrap
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestCheckHowAClusterIsJoined(t *testing.T) {
+	const key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		want   string // "" is well
+	}{
+		{"one control plane", func(*Config) {}, ""},
+		{"the first of several", func(c *Config) { c.ClusterInit, c.CertificateKey = true, key }, ""},
+		{"another", func(c *Config) {
+			c.Join, c.Token, c.CAFile, c.ControlPlane, c.CertificateKey = "https://x:6443", "abcdef.0123456789abcdef", "ca", true, key
+		}, ""},
+		{"by hash", func(c *Config) {
+			c.Join, c.Token, c.CAHashes = "https://x:6443", "abcdef.0123456789abcdef", []string{"sha256:00"}
+		}, ""},
+		{"nothing to know the server by", func(c *Config) { c.Join, c.Token = "https://x:6443", "abcdef.0123456789abcdef" }, "--discovery-token-ca-cert-hash"},
+		{"a control plane of nothing", func(c *Config) { c.ControlPlane = true }, "--control-plane needs --join"},
+		{"first and joining", func(c *Config) {
+			c.Join, c.Token, c.CAFile, c.ClusterInit = "https://x:6443", "abcdef.0123456789abcdef", "ca", true
+		}, "--cluster-init"},
+		{"a short key", func(c *Config) { c.ClusterInit, c.CertificateKey = true, "00" }, "64 hexadecimal digits"},
+		{"a key for nobody", func(c *Config) { c.CertificateKey = key }, "--certificate-key needs"},
+		{"another's etcd", func(c *Config) { c.ClusterInit, c.EtcdServers = true, []string{"https://e:2379"} }, "--etcd-servers"},
+	} {
+		cfg := Defaults()
+		cfg.NodeName, cfg.NodeIP = "n", netip.MustParseAddr("192.0.2.1")
+		c.change(&cfg)
+		err := cfg.Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/pki"
+)
+
+// kubeadm's names: a control plane of either kind hands its files to one of the other.
+const (
+	certsSecret = "kubeadm-certs"
+	certsLife   = 2 * time.Hour
+	joiners     = "system:bootstrappers:kubeadm:default-node-token"
+)
+
+// SharedFiles are what every control plane of a cluster has the same, by their
+// names in the Secret and below the directory of certificates.
+func SharedFiles() map[string]string {
+	files := map[string]string{"etcd-ca.crt": "etcd/ca.crt", "etcd-ca.key": "etcd/ca.key"}
+	for _, name := range []string{"ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key"} {
+		files[name] = name
+	}
+	return files
+}
+
+func sealer(key string) (cipher.AEAD, error) {
+	raw, err := hex.DecodeString(key)
+	if err != nil || len(raw) != 32 {
+		return nil, errors.New("--certificate-key: want 64 hexadecimal digits, as `openssl rand -hex 32` prints")
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// share keeps the shared files, encrypted with key, where those who join with a
+// bootstrap token find them, for two hours.
+func share(ctx context.Context, c client.Interface, dir, key string) error {
+	seal, err := sealer(key)
+	if err != nil {
+		return err
+	}
+	data := map[string][]byte{}
+	for name, path := range SharedFiles() {
+		text, err := os.ReadFile(filepath.Join(dir, path))
+		if err != nil {
+			return err
+		}
+		nonce := make([]byte, seal.NonceSize())
+		if _, err := rand.Read(nonce); err != nil {
+			return err
+		}
+		data[name] = seal.Seal(nonce, nonce, text, nil)
+	}
+	owner, err := lifetime(ctx, c)
+	if err != nil {
+		return err
+	}
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: certsSecret, Namespace: metav1.NamespaceSystem, OwnerReferences: []metav1.OwnerReference{owner}}, Data: data}
+	secrets := client.Of[corev1.Secret](c, metav1.NamespaceSystem)
+	if err := secrets.Delete(ctx, certsSecret, nil); err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	if _, err := secrets.Create(ctx, s); err != nil {
+		return err
+	}
+	return allow(ctx, c, metav1.NamespaceSystem, certsSecret, rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: joiners},
+		rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{certsSecret}})
+}
+
+// lifetime makes a token that can do nothing but expire, and take with it what it owns.
+func lifetime(ctx context.Context, c client.Interface) (metav1.OwnerReference, error) {
+	raw := make([]byte, 11)
+	if _, err := rand.Read(raw); err != nil {
+		return metav1.OwnerReference{}, err
+	}
+	text := hex.EncodeToString(raw)
+	made, err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + text[:6], Namespace: metav1.NamespaceSystem},
+		Type:       corev1.SecretTypeBootstrapToken,
+		StringData: map[string]string{
+			"token-id": text[:6], "token-secret": text[6:22], "description": "Proxy for managing TTL for the kubeadm-certs secret",
+			"expiration": clock.Now().Add(certsLife).UTC().Format(time.RFC3339),
+		},
+	})
+	if err != nil {
+		return metav1.OwnerReference{}, err
+	}
+	yes := true
+	return metav1.OwnerReference{APIVersion: "v1", Kind: "Secret", Name: made.Name, UID: made.UID, Controller: &yes, BlockOwnerDeletion: &yes}, nil
+}
+
+// fetchShared writes the shared files that another control plane keeps.
+func fetchShared(ctx context.Context, c client.Interface, dir, key string) error {
+	seal, err := sealer(key)
+	if err != nil {
+		return err
+	}
+	s, err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Get(ctx, certsSecret)
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return fmt.Errorf("Secret %q was not found in the %q Namespace. This Secret might have expired: a control plane that is started with --certificate-key keeps it for two hours: %w", certsSecret, metav1.NamespaceSystem, err)
+	}
+	if err != nil {
+		return err
+	}
+	for name, path := range SharedFiles() {
+		text, ok := s.Data[name]
+		if !ok {
+			return fmt.Errorf("the Secret does not include the required certificate or key - name: %s, path: %s; was the control plane it comes from started with --cluster-init?", name, filepath.Join(dir, path))
+		}
+		if len(text) < seal.NonceSize() {
+			return fmt.Errorf("error decrypting secret data of %s: it is cut short", name)
+		}
+		plain, err := seal.Open(nil, text[:seal.NonceSize()], text[seal.NonceSize():], nil)
+		if err != nil {
+			return errors.New("error decoding secret data with provided key: the --certificate-key is not the one the certificates were uploaded with")
+		}
+		mode := os.FileMode(0o644)
+		if strings.HasSuffix(path, ".key") {
+			mode = 0o600
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+			return err
+		}
+		if err := pki.WriteFile(filepath.Join(dir, path), plain, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missingShared says which shared file is not there.
+func missingShared(dir string) error {
+	for _, path := range SharedFiles() {
+		if _, err := os.Stat(filepath.Join(dir, path)); err != nil {
+			return fmt.Errorf("failure loading %s: %w; copy the certificates from another control plane, or pass the --certificate-key that one was started with", filepath.Join(dir, path), err)
+		}
+	}
+	return nil
+}
+
+// allow makes a role of one rule and gives it to somebody.
+func allow(ctx context.Context, c client.Interface, namespace, name string, who rbacv1.Subject, rule rbacv1.PolicyRule) error {
+	_, err := client.Of[rbacv1.Role](c, namespace).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Rules: []rbacv1.PolicyRule{rule}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	_, err = client.Of[rbacv1.RoleBinding](c, namespace).Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}, Subjects: []rbacv1.Subject{who},
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
+}
