@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,11 @@ import (
 )
 
 // programs are what the binary is under another name.
-var programs = []string{"kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "etcd", "coredns", "containerd", "kubeadm"}
+var programs = []string{"kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "etcd", "coredns", "containerd", "kubeadm", "flanneld"}
+
+// plugins are what the network plugin is under another name. flannel is first and
+// a file of its own: manifests put theirs over it.
+var plugins = []string{"flannel", "bridge", "host-local", "loopback", "portmap"}
 
 func installCommand() *cobra.Command {
 	var bin, cni string
@@ -24,7 +29,8 @@ func installCommand() *cobra.Command {
 		Use: "install", Short: "Put the components where a hand-made cluster looks for them", Args: cobra.NoArgs,
 		Long: `Put the components where a hand-made cluster looks for them: a link to this
 binary under each component's own name, containerd's shim beside them, and the
-network plugin among the other plugins. "sampan up" and "sampan server" need
+network plugins among the other plugins: Sampan's own, and flannel, bridge,
+host-local, loopback and portmap where nobody else's are there. "sampan up" and "sampan server" need
 none of this.`,
 		Example: "  sampan install\n  sampan install --bin-dir ~/bin --cni-bin-dir ~/cni",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,8 +69,59 @@ func install(self, bin, cni string) (made []string, err error) {
 		}
 		made = append(made, filepath.Join(p.dir, p.name))
 	}
+	for i, name := range plugins {
+		path := filepath.Join(cni, name)
+		if others(path) {
+			continue // they know the same configurations
+		}
+		if i == 0 {
+			err = duplicate(filepath.Join(cni, embedded.CNI), path)
+		} else {
+			err = link(embedded.CNI, path)
+		}
+		if err != nil {
+			return made, err
+		}
+		made = append(made, path)
+	}
 	shim := filepath.Join(bin, "containerd-shim-runc-v2")
 	return append(made, shim), link(embedded.Shim, shim)
+}
+
+// others says whether somebody else put a plugin there.
+func others(path string) bool {
+	to, err := os.Readlink(path)
+	if err == nil {
+		return to != embedded.CNI
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	mine, err := os.ReadFile(mark(path))
+	return err != nil || string(mine) != sum(text)
+}
+
+// mark names the file that says a copy beside it is ours as long as it has that sum.
+func mark(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".sum")
+}
+
+func sum(text []byte) string { return fmt.Sprintf("%x\n", sha256.Sum256(text)) }
+
+// duplicate copies a program; the copy is whole or absent.
+func duplicate(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(to+".tmp", text, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(to+".tmp", to); err != nil {
+		return err
+	}
+	return os.WriteFile(mark(to), []byte(sum(text)), 0o644)
 }
 
 // link makes path a link to target, unless a file of somebody else's is there.

@@ -21,8 +21,13 @@ func TestInstallPutsEveryProgramInItsPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := len(programs) + 3; len(made) != want {
+		if want := len(programs) + len(plugins) + 3; len(made) != want {
 			t.Errorf("%d paths, want %d: %q", len(made), want, made)
+		}
+	}
+	for _, name := range plugins {
+		if st, err := os.Stat(filepath.Join(cni, name)); err != nil || st.Mode().Perm()&0o111 == 0 {
+			t.Errorf("the plugin %s: %v, %v", name, st, err)
 		}
 	}
 	if to, err := os.Readlink(filepath.Join(bin, "kubelet")); err != nil || to != "/usr/bin/sampan" {

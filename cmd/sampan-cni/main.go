@@ -1,11 +1,13 @@
-// Command sampan-cni is Sampan's CNI plugin, executed once per pod. The sampan
-// binary carries it and installs it in the CNI binary directory.
+// Command sampan-cni is Sampan's CNI plugins, executed once per pod: its own,
+// and under their names bridge, host-local, portmap, loopback and flannel. The
+// sampan binary carries it and installs it in the CNI binary directory.
 package main
 
 import (
 	"os"
+	"path/filepath"
 
 	"github.com/sampan-dev/sampan/network/cni"
 )
 
-func main() { os.Exit(cni.Main("sampan CNI plugin: a bridge, its addresses and host ports")) }
+func main() { os.Exit(cni.Main(filepath.Base(os.Args[0]), os.Args[1:])) }

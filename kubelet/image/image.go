@@ -171,6 +171,13 @@ func (p *Puller) pull(ctx context.Context, w Want, spec *runtimeapi.ImageSpec, k
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	if len(errs) > 0 {
+		if img, tag := p.standIn(ctx, spec.Image); img != nil {
+			w.Event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Image %q is not to be had; %q, which belongs to this node's own system, stands in for it", w.Image, tag))
+			p.use(img.Id)
+			return img, nil
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		w.Event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", w.Image, err))
 		w.Event(corev1.EventTypeWarning, "Failed", "Error: "+ErrImagePull)
@@ -194,6 +201,26 @@ func (p *Puller) pull(ctx context.Context, w Want, spec *runtimeapi.ImageSpec, k
 		w.Image, clock.Since(start).Truncate(time.Millisecond), clock.Since(begin).Truncate(time.Millisecond), got.Image.Size))
 	p.use(got.Image.Id)
 	return got.Image, nil
+}
+
+// standIn is the image of the node's own system that has the same name with
+// another tag: it does what any of that name does, and no registry is needed.
+func (p *Puller) standIn(ctx context.Context, image string) (*runtimeapi.Image, string) {
+	list, err := p.images.ListImages(ctx, nil)
+	if err != nil || strings.Contains(image, "@") {
+		return nil, ""
+	}
+	name := func(s string) string {
+		return strings.TrimPrefix(s[:max(strings.LastIndexByte(s, ':'), 0)], "docker.io/")
+	}
+	for _, img := range list {
+		for _, tag := range img.RepoTags {
+			if img.Pinned && name(tag) == name(image) {
+				return img, tag
+			}
+		}
+	}
+	return nil, ""
 }
 
 // withTag adds the tag that a bare name means.

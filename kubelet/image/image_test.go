@@ -54,6 +54,32 @@ func TestEnsure(t *testing.T) {
 	}
 }
 
+func TestTheNodesOwnImageStandsInForAnyTag(t *testing.T) {
+	rt := fakecri.New()
+	p := New(rt, 1)
+	var said string
+	w := Want{Policy: corev1.PullAlways, Event: func(_, reason, message string) { said = reason + ": " + message }}
+	w.Image = "ghcr.io/flannel-io/flannel:v0.28.0"
+	own, err := p.Ensure(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt.OnPull(func(string) error { return errors.New("no registry") })
+	w.Image, w.Pod = "ghcr.io/flannel-io/flannel:v0.9.1", "a"
+	if _, err := p.Ensure(t.Context(), w); err == nil {
+		t.Error("somebody's image stands in for another tag")
+	}
+	own.Pinned = true // as the system's images are
+	w.Pod = "b"
+	if got, err := p.Ensure(t.Context(), w); err != nil || got.Id != own.Id || !strings.Contains(said, `"ghcr.io/flannel-io/flannel:v0.28.0"`) {
+		t.Errorf("%v, %v, and said %s", got, err, said)
+	}
+	w.Image, w.Pod = "ghcr.io/flannel-io/flannel-cni-plugin:v1", "c"
+	if _, err := p.Ensure(t.Context(), w); err == nil {
+		t.Error("it stands in for another name")
+	}
+}
+
 func TestPullBackOffGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := fakecri.New()

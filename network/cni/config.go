@@ -51,6 +51,11 @@ func parse(data []byte) (*Config, error) {
 	return c, nil
 }
 
+// cable is how an attachment is connected.
+func (c *Config) cable(a attachment) cable {
+	return cable{MTU: c.MTU, Hairpin: true, Address: netip.PrefixFrom(a.Address, c.subnet.Bits()), Gateway: c.gateway().Addr(), Default: true}
+}
+
 // gateway is the bridge's address: the range's first.
 func (c *Config) gateway() netip.Prefix {
 	return netip.PrefixFrom(c.subnet.Addr().Next(), c.subnet.Bits())

@@ -24,7 +24,7 @@ type hostPorts struct {
 
 // openHostPorts makes the table if it is not there. Making it again changes nothing
 // but the rules, which are laid anew in the same transaction.
-func openHostPorts(bridge string) (*hostPorts, error) {
+func openHostPorts() (*hostPorts, error) {
 	c, err := nft.Open()
 	if err != nil {
 		return nil, err
@@ -50,14 +50,14 @@ func openHostPorts(bridge string) (*hostPorts, error) {
 			return nil, err
 		}
 	}
-	h.rules(t, bridge)
+	h.rules(t)
 	if err := c.Flush(); err != nil {
 		return nil, fmt.Errorf("nftables: table %s: %w", HostPortTable, err)
 	}
 	return h, nil
 }
 
-func (h *hostPorts) rules(t *nftables.Table, bridge string) {
+func (h *hostPorts) rules(t *nftables.Table) {
 	// Before the service proxy's own chains, so that a host port wins over a
 	// node port of the same number, as upstream has it.
 	before := nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest - 10)
@@ -74,8 +74,8 @@ func (h *hostPorts) rules(t *nftables.Table, bridge string) {
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	h.conn.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: nft.Of(
 		nft.SourceAddr(nft.Reg0), nft.DestAddr(nft.Reg1), nft.Lookup(h.self), nft.Masquerade())})
-	h.conn.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: nft.Of(
-		nft.From(netip.MustParsePrefix("127.0.0.0/8"), false), nft.OutBy(bridge), nft.Masquerade())})
+	self := netip.MustParsePrefix("127.0.0.0/8")
+	h.conn.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: nft.Of(nft.From(self, false), nft.To(self, true), nft.Masquerade())})
 }
 
 func (h *hostPorts) close() { _ = h.conn.CloseLasting() }

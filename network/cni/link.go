@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -34,10 +35,27 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // EnsureBridge makes the bridge with its address, or mends it; it is also what
 // the node does at start, before any container.
 func EnsureBridge(name string, gateway netip.Prefix, mtu int) (netlink.Link, error) {
+	link, err := bridgeLink(name, mtu, hardwareAddr(gateway.Addr()))
+	if err != nil {
+		return nil, err
+	}
+	if err := setAddress(link, gateway); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", name, err)
+	}
+	// Host ports reached as 127.0.0.1 leave by the bridge.
+	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/route_localnet", []byte("1"), 0o644)
+	return link, nil
+}
+
+// ensureLink makes a bridge without an address.
+func ensureLink(name string, mtu int) (netlink.Link, error) { return bridgeLink(name, mtu, nil) }
+
+// bridgeLink makes the bridge, or finds it, and sets it up.
+func bridgeLink(name string, mtu int, mac net.HardwareAddr) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU, attrs.HardwareAddr = name, mtu, hardwareAddr(gateway.Addr())
+		attrs.Name, attrs.MTU, attrs.HardwareAddr = name, mtu, mac
 		err = netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 		if err == nil || errors.Is(err, unix.EEXIST) {
 			link, err = netlink.LinkByName(name)
@@ -49,14 +67,9 @@ func EnsureBridge(name string, gateway netip.Prefix, mtu int) (netlink.Link, err
 	if link.Type() != "bridge" {
 		return nil, fmt.Errorf("bridge %s: there is a %s of that name", name, link.Type())
 	}
-	if err := setAddress(link, gateway); err != nil {
-		return nil, fmt.Errorf("bridge %s: %w", name, err)
-	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return nil, fmt.Errorf("bridge %s: up: %w", name, err)
 	}
-	// Host ports reached as 127.0.0.1 leave by the bridge.
-	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/route_localnet", []byte("1"), 0o644)
 	return link, nil
 }
 
@@ -84,8 +97,18 @@ func setAddress(link netlink.Link, prefix netip.Prefix) error {
 	return nil
 }
 
+// cable is one container's connection to the bridge.
+type cable struct {
+	MTU     int
+	Hairpin bool
+	Address netip.Prefix
+	Gateway netip.Addr // of the routes that name none
+	Default bool       // a route to everywhere by Gateway
+	Routes  []*types.Route
+}
+
 // connect lays a cable from the bridge into the namespace at nsPath.
-func connect(c *Config, bridge netlink.Link, nsPath, ifname, host string, ip netip.Addr) error {
+func connect(c cable, bridge netlink.Link, nsPath, ifname, host string) error {
 	ns, err := os.Open(nsPath)
 	if err != nil {
 		return err
@@ -95,7 +118,10 @@ func connect(c *Config, bridge netlink.Link, nsPath, ifname, host string, ip net
 	attrs.Name, attrs.MTU, attrs.MasterIndex = host, c.MTU, bridge.Attrs().Index
 	veth := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: ifname, PeerMTU: uint32(c.MTU),
-		PeerHardwareAddr: hardwareAddr(ip), PeerNamespace: netlink.NsFd(ns.Fd()),
+		PeerNamespace: netlink.NsFd(ns.Fd()),
+	}
+	if c.Address.IsValid() {
+		veth.PeerHardwareAddr = hardwareAddr(c.Address.Addr())
 	}
 	if old, err := netlink.LinkByName(host); err == nil { // left by an ADD that died
 		_ = netlink.LinkDel(old)
@@ -107,18 +133,18 @@ func connect(c *Config, bridge netlink.Link, nsPath, ifname, host string, ip net
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetHairpin(link, true); err != nil {
+	if err := netlink.LinkSetHairpin(link, c.Hairpin); err != nil {
 		return fmt.Errorf("veth %s: hairpin: %w", host, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("veth %s: up: %w", host, err)
 	}
-	return inNamespace(ns, func() error { return configure(c, ifname, ip) })
+	return inNamespace(ns, func() error { return configure(c, ifname) })
 }
 
 // configure gives the container's end its address and routes; it runs in the
 // container's namespace.
-func configure(c *Config, ifname string, ip netip.Addr) error {
+func configure(c cable, ifname string) error {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		_ = netlink.LinkSetUp(lo)
 	}
@@ -126,16 +152,30 @@ func configure(c *Config, ifname string, ip netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(ip, c.subnet.Bits()))}); err != nil {
-		return fmt.Errorf("%s: address %s: %w", ifname, ip, err)
+	if c.Address.IsValid() {
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(c.Address)}); err != nil {
+			return fmt.Errorf("%s: address %s: %w", ifname, c.Address, err)
+		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("%s: up: %w", ifname, err)
 	}
-	gw := c.gateway().Addr()
-	err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("%s: default route via %s: %w", ifname, gw, err)
+	routes := c.Routes
+	if c.Default {
+		routes = append([]*types.Route{{Dst: net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}}}, routes...)
+	}
+	for _, r := range routes {
+		gw := r.GW
+		if gw == nil && c.Gateway.IsValid() {
+			gw = c.Gateway.AsSlice()
+		}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw, Dst: &r.Dst, MTU: r.MTU}
+		if ones, _ := r.Dst.Mask.Size(); ones == 0 {
+			route.Dst = nil
+		}
+		if err := netlink.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("%s: route to %s by %s: %w", ifname, r.Dst.String(), gw, err)
+		}
 	}
 	return nil
 }

@@ -11,11 +11,32 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
+// plugins are the programs that the one executable is, by the name it is called by.
+func plugins() map[string]skel.CNIFuncs {
+	return map[string]skel.CNIFuncs{
+		PluginName:   {Add: add, Del: del, Check: check, Status: status, GC: gc},
+		"bridge":     {Add: bridgeAdd, Del: bridgeDel, Check: bridgeCheck, Status: bridgeStatus},
+		"host-local": {Add: hostLocalAdd, Del: hostLocalDel, Check: hostLocalCheck, Status: noStatus},
+		"portmap":    {Add: portmapAdd, Del: portmapDel, Check: portmapCheck, Status: noStatus},
+		"loopback":   {Add: loopbackAdd, Del: loopbackDel, Check: loopbackCheck, Status: noStatus},
+		"flannel":    {Add: flannelAdd, Del: flannelDel, Check: flannelCheck, Status: flannelStatus},
+	}
+}
+
+// Names are the plugins besides Sampan's own, by upstream's names.
+func Names() []string { return []string{"bridge", "flannel", "host-local", "loopback", "portmap"} }
+
 // Main serves one CNI call described by the environment and standard input, and
-// returns the exit code.
-func Main(about string) int {
-	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: add, Del: del, Check: check, Status: status, GC: gc},
-		version.All, about)
+// returns the exit code. name is what the program was called by.
+func Main(name string, args []string) int {
+	if name == "cp" {
+		return copyMain(args)
+	}
+	funcs, known := plugins()[name]
+	if !known {
+		name, funcs = PluginName, plugins()[PluginName]
+	}
+	err := skel.PluginMainFuncsWithError(funcs, version.All, "CNI "+name+" plugin (in sampan)")
 	if err != nil {
 		_ = err.Print()
 		return 1
@@ -49,11 +70,11 @@ func add(args *skel.CmdArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := connect(c, bridge, args.Netns, args.IfName, host, a.Address); err != nil {
+	if err := connect(c.cable(a), bridge, args.Netns, args.IfName, host); err != nil {
 		return err
 	}
 	if len(a.Ports) > 0 {
-		h, err := openHostPorts(c.Bridge)
+		h, err := openHostPorts()
 		if err != nil {
 			return err
 		}
@@ -105,7 +126,7 @@ func del(args *skel.CmdArgs) error {
 func undo(c *Config, l *ledger, a attachment, host string) error {
 	var portsErr error
 	if len(a.Ports) > 0 {
-		h, err := openHostPorts(c.Bridge)
+		h, err := openHostPorts()
 		if err != nil {
 			return err
 		}

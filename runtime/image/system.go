@@ -17,12 +17,15 @@ type SystemOptions struct {
 	CoreDNS    string // v1.15.0
 	Etcd       string // 3.7.3-0
 	Pause      string // the pause image's whole name
+	Flannel    string // v0.28.0
+	FlannelCNI string // v1.8.0-flannel1
 }
 
 // DefaultSystem are the versions that this release's manifests call for.
 func DefaultSystem() SystemOptions {
 	return SystemOptions{
 		Kubernetes: "v1.37.2", CoreDNS: "v1.15.0", Etcd: "3.7.3-0", Pause: "registry.k8s.io/pause:3.10.2",
+		Flannel: "v0.28.0", FlannelCNI: "v1.8.0-flannel1",
 	}
 }
 
@@ -72,7 +75,43 @@ func System(path, dir string, o SystemOptions) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(all, dns, pause), nil
+	overlay, err := flannel(layer, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return append(append(all, dns, pause), overlay...), nil
+}
+
+// flannel returns the images that flannel's manifests call for, of any age: the
+// program, and the plugin that they put in place with cp.
+func flannel(binary v1.Layer, dir string, o SystemOptions) ([]Image, error) {
+	if err := embedded.Install(dir, embedded.CNI); err != nil {
+		return nil, err
+	}
+	plugins, err := NewLayer([]Entry{
+		{Path: "/usr/bin/cp", Mode: 0o755, Source: filepath.Join(dir, embedded.CNI)}, {Path: "/flannel", HardLink: "/usr/bin/cp"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	root, err := NewLayer(minimalRoot())
+	if err != nil {
+		return nil, err
+	}
+	names := func(tag string, repos ...string) (out []string) {
+		for _, r := range repos {
+			out = append(out, r+":"+tag)
+		}
+		return out
+	}
+	program, err := New(Config{Entrypoint: []string{"/opt/bin/flanneld"}, WorkingDir: "/"},
+		names(o.Flannel, "ghcr.io/flannel-io/flannel", "docker.io/flannel/flannel", "docker.io/rancher/mirrored-flannelcni-flannel", "quay.io/coreos/flannel"), binary, plugins)
+	if err != nil {
+		return nil, err
+	}
+	plugin, err := New(Config{WorkingDir: "/"},
+		names(o.FlannelCNI, "ghcr.io/flannel-io/flannel-cni-plugin", "docker.io/flannel/flannel-cni-plugin", "docker.io/rancher/mirrored-flannelcni-flannel-cni-plugin"), root, plugins)
+	return []Image{program, plugin}, err
 }
 
 // coreDNS returns the image of the cluster's name server.
@@ -100,7 +139,7 @@ func FromBinary(path string, names ...string) (Image, error) {
 // binaryLayer holds the binary, links by the names it answers to, and the few
 // files that a program without a distribution around it still looks for.
 func binaryLayer(path string) (v1.Layer, error) {
-	entries := append(minimalRoot(), Entry{Path: "/sampan", Mode: 0o755, Source: path}, Entry{Path: "/kube-proxy", Link: "/sampan"})
+	entries := append(minimalRoot(), Entry{Path: "/sampan", Mode: 0o755, Source: path}, Entry{Path: "/kube-proxy", Link: "/sampan"}, Entry{Path: "/opt/bin/flanneld", Link: "/sampan"})
 	for _, c := range components() {
 		entries = append(entries, Entry{Path: c.path, Link: "/sampan"})
 	}
