@@ -105,6 +105,12 @@ func (c *Computer) StopKubelet() {
 func (c *Computer) Reboot() {
 	c.Helper()
 	c.PowerOff()
+	c.PowerOn()
+}
+
+// PowerOn starts a computer that PowerOff ended, with its services.
+func (c *Computer) PowerOn() {
+	c.Helper()
 	c.Boot()
 	c.furnish()
 	c.StartServices()

@@ -1,0 +1,189 @@
+package masters
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sampan-dev/sampan/e2e/lab"
+	"github.com/sampan-dev/sampan/kit/clock"
+)
+
+// The bounds that a cluster of three control planes keeps when it loses one.
+const (
+	answersWithin = 5 * time.Second
+	actsWithin    = 10 * time.Second
+)
+
+// TestLossOfOne: one of three control planes loses its power, stops, or is cut
+// off, while writers write through all of them.
+func TestLossOfOne(t *testing.T) {
+	m := three(t)
+	m.join(2, 3)
+	m.whole(1, 2, 3)
+	doors := m.doors()
+	// Who leads is lost, wherever it is: the worst case.
+	for _, way := range []struct {
+		name             string
+		lose, comeBack   func(c *lab.Computer)
+		alive, following bool // of the one lost: its API server lives; it does not lead etcd
+	}{
+		{name: "power", lose: (*lab.Computer).PowerOff, comeBack: (*lab.Computer).PowerOn},
+		{name: "stopped", lose: func(c *lab.Computer) { c.Sh("mkdir -p /root/away && mv /etc/kubernetes/manifests/*.yaml /root/away/") },
+			comeBack: func(c *lab.Computer) { c.Sh("mv /root/away/*.yaml /etc/kubernetes/manifests/") }},
+		{name: "cut off", lose: (*lab.Computer).CutOff, comeBack: (*lab.Computer).Reconnect, alive: true},
+	} {
+		victim := m.leader()
+		gone, left := doors[victim], slices.Delete(slices.Clone(doors), victim, victim+1)
+		c := m.all[victim]
+		before := m.restarts(left[0], c.Host)
+		w := m.writes(doors)
+		w.since(clock.Now(), doors)
+		start := clock.Now()
+		way.lose(c)
+		lost := clock.Since(start)
+		answers := w.since(start, left)
+		acts := m.acts(left[0], strings.ReplaceAll(way.name, " ", "-"), start)
+		t.Logf("%s: %s, which led: writes through both others after %.1f s (it took %.1f s to be lost), controllers and scheduler act after %.1f s",
+			way.name, c.Host, answers.Seconds(), lost.Seconds(), acts.Seconds())
+		if answers > answersWithin+lost || acts > actsWithin+lost {
+			t.Errorf("%s: answers after %s, acts after %s; want %s and %s", way.name, answers, acts, answersWithin, actsWithin)
+		}
+		if way.alive {
+			m.noStaleRead(c, left[0])
+		}
+		m.calm(left[0], c.Host, before)
+		start = clock.Now()
+		way.comeBack(c)
+		back := w.since(start, []*door{gone})
+		w.stop()
+		for _, d := range doors {
+			w.kept(d)
+		}
+		m.whole(1, 2, 3)
+		t.Logf("%s: %s is written through again %.1f s after it came back", way.name, c.Host, back.Seconds())
+	}
+}
+
+// leader is the index of the master whose etcd leads.
+func (m *masters) leader() int {
+	m.Helper()
+	at := -1
+	lab.Until(m, "etcd has a leader", func() error {
+		for i, c := range m.all {
+			out, err := c.Try(append([]string{lab.InBin, "etcdctl"}, append(etcdFlags(), "endpoint", "status")...)...)
+			if err != nil {
+				continue
+			}
+			if f := strings.Split(out, ", "); len(f) > 5 && slices.Contains(f, "true") {
+				at = i
+				return nil
+			}
+		}
+		return errNotYet
+	})
+	return at
+}
+
+// noStaleRead changes an object where the majority is, and asks the one cut off.
+func (m *masters) noStaleRead(c *lab.Computer, d *door) {
+	m.Helper()
+	code, text, err := d.ask(10*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "later"}, "data": {"is": "new"}}`)
+	if err != nil || code != http.StatusCreated {
+		m.Fatalf("write where the majority is: %d %v %s", code, err, text)
+	}
+	for _, args := range [][]string{{"get", "configmap", "later"}, {"get", "configmaps"}} {
+		start := clock.Now()
+		out, err := c.Kubectl(append(args, "-s", "https://"+c.Addr.String()+":6443", "--request-timeout=30s")...)
+		if err == nil || strings.Contains(out, "NotFound") {
+			m.Errorf("%s, which is cut off, answers kubectl %s as if it knew: %v\n%s", c.Host, strings.Join(args, " "), err, out)
+		}
+		m.Logf("%s, cut off, to kubectl %s after %.1f s: %s", c.Host, strings.Join(args, " "), clock.Since(start).Seconds(), strings.TrimSpace(out))
+	}
+	if out, err := c.Kubectl("get", "--raw", "/api/v1/namespaces/default/configmaps?resourceVersion=0&limit=1", "-s", "https://"+c.Addr.String()+":6443"); err != nil {
+		m.Errorf("a read of any age: %v %s", err, out)
+	}
+}
+
+// TestLossOfTwo: the one that is left refuses writes and says so, serves reads of
+// any age, and goes on by itself when another returns; or, when none will, as the
+// only member of a new cluster with all that was acknowledged.
+func TestLossOfTwo(t *testing.T) {
+	m := three(t)
+	m.join(2, 3)
+	m.whole(1, 2, 3)
+	doors := m.doors()
+	w := m.writes(doors)
+	w.since(clock.Now(), doors)
+	m1, m2, m3 := m.all[0], m.all[1], m.all[2]
+	m2.PowerOff()
+	m3.PowerOff()
+	w.stop()
+
+	start := clock.Now()
+	code, text, err := doors[0].ask(40*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "refused"}}`)
+	t.Logf("one of three: a write is answered after %.1f s by %d %v %s", clock.Since(start).Seconds(), code, err, text)
+	if err != nil || code < 500 || !strings.Contains(text, "etcdserver") {
+		t.Errorf("a write without a majority: %d %v %s", code, err, text)
+	}
+	if code, text, err = doors[0].ask(10*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps?resourceVersion=0", ""); err != nil || code != http.StatusOK || !strings.Contains(text, "written-1") {
+		t.Errorf("a read of any age without a majority: %d %v %.300s", code, err, text)
+	}
+	start = clock.Now()
+	m2.PowerOn()
+	back := w.again(m, doors[:1], start)
+	t.Logf("two of three again: a write after %.1f s", back.Seconds())
+	w.kept(doors[0])
+
+	// None of the others will ever come back.
+	m2.PowerOff()
+	start = clock.Now()
+	m1.Sh(`set -e
+cp /etc/kubernetes/manifests/etcd.yaml /root/etcd.yaml
+sed -i 's/    - --data-dir=/    - --force-new-cluster=true\n&/' /etc/kubernetes/manifests/etcd.yaml`)
+	alone := w.again(m, doors[:1], start)
+	t.Logf("one survivor, a new cluster: a write after %.1f s", alone.Seconds())
+	w.kept(doors[0])
+	if got := m.members(1); got != "m1" {
+		t.Errorf("etcd's members are %q, want m1 alone", got)
+	}
+	m1.Sh("cp /root/etcd.yaml /etc/kubernetes/manifests/etcd.yaml")
+	lab.Until(m1, "etcd runs without --force-new-cluster", func() error {
+		out, err := m1.Kubectl("get", "pod", "etcd-m1", "-n", "kube-system", "-o", "jsonpath={.spec.containers[0].command} {.status.containerStatuses[0].ready}")
+		if err != nil || strings.Contains(out, "force-new-cluster") || !strings.HasSuffix(out, "true") {
+			return fmt.Errorf("%v %s", err, out)
+		}
+		return nil
+	})
+	m1.K("delete", "node", "m2", "m3")
+	w.kept(doors[0])
+
+	// A machine that was lost comes as a new one.
+	m2.PowerOn()
+	m2.StopKubelet()
+	m2.Do("kubeadm", "reset", "-f")
+	m2.StartKubelet()
+	m.join(2)
+	m.whole(1, 2)
+	if got := m.members(1); got != "m1 m2" && got != "m2 m1" {
+		t.Errorf("etcd's members are %q, want m1 and m2", got)
+	}
+}
+
+// again waits until a write through each of the doors is acknowledged.
+func (w *writer) again(m *masters, doors []*door, start time.Time) time.Duration {
+	m.Helper()
+	for _, d := range doors {
+		lab.Within(m, 2*lab.Limit, "a write through "+d.name, func() error {
+			before := w.count()
+			if w.write(d); w.count() == before {
+				return errNotYet
+			}
+			return nil
+		})
+	}
+	return clock.Since(start)
+}
