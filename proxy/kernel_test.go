@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -166,6 +167,97 @@ func TestKernelBalancesRefusesAndSticks(t *testing.T) {
 	if _, err := ask("127.0.0.1:30080"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after the service left, its node port gave %v", err)
 	}
+}
+
+// neighbour is another network namespace at the end of a cable, with the address
+// 10.244.1.5, of which this one is 10.244.1.1; do runs what is to happen there.
+func neighbour(t *testing.T) (do func(func())) {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { here.Close() })
+	work, done, threads := make(chan func()), make(chan bool), make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+		}
+		threads <- unix.Gettid()
+		for fn := range work {
+			fn()
+			done <- true
+		}
+	}()
+	t.Cleanup(func() { close(work) })
+	there, err := netns.GetFromThread(os.Getpid(), <-threads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "near"}, PeerName: "far", PeerNamespace: netlink.NsFd(there)}
+	if err := netlink.LinkAdd(cable); err != nil {
+		t.Fatal(err)
+	}
+	do = func(fn func()) { work <- fn; <-done }
+	up := func(name, addr string) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		at, _ := netlink.ParseAddr(addr)
+		if err := errors.Join(netlink.AddrAdd(link, at), netlink.LinkSetUp(link)); err != nil {
+			t.Error(err)
+		}
+	}
+	up("near", "10.244.1.1/24")
+	do(func() { up("far", "10.244.1.5/24") })
+	return do
+}
+
+// A node port asked at 127.0.0.1 reaches an endpoint on another node, and what
+// listens on loopback alone is not reached from there.
+func TestLoopbackReachesNodePortsElsewhereAndNobodyReachesLoopback(t *testing.T) {
+	world(t)
+	do := neighbour(t)
+	do(func() { serve(t, "10.244.1.5:8080") })
+	p := newKernel(t)
+	node := func(s *corev1.Service) {
+		s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
+	}
+	lay(t, p, map[string]Rules{"web": Compile(serviceOf(node), []*discoveryv1.EndpointSlice{sliceOf(8080, "10.244.1.5")}, "here")})
+	if err := routeLoopback(); err != nil {
+		t.Skipf("needs a writable /proc/sys: %v", err)
+	}
+	if got, err := ask("127.0.0.1:30080"); got != "10.244.1.5:8080" {
+		t.Errorf("node port at 127.0.0.1: %q, %v", got, err)
+	}
+	serve(t, "127.0.0.9:9090")
+	if got, err := ask("127.0.0.9:9090"); got != "127.0.0.9:9090" {
+		t.Fatalf("loopback to itself: %q, %v", got, err)
+	}
+	do(func() { // its own loopback is down, so 127.0.0.9 is an address like others
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0o644); err != nil {
+			t.Error(err)
+		}
+		_, lo, _ := net.ParseCIDR("127.0.0.9/32")
+		if err := netlink.RouteAdd(&netlink.Route{Dst: lo, Gw: net.ParseIP("10.244.1.1")}); err != nil {
+			t.Error(err)
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(fd)
+		tv := unix.NsecToTimeval((300 * time.Millisecond).Nanoseconds())
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 9090, Addr: [4]byte{127, 0, 0, 9}}); !errors.Is(err, unix.EINPROGRESS) {
+			t.Errorf("a neighbour spoke to loopback, or was answered: %v", err)
+		}
+	})
 }
 
 func BenchmarkTenThousandServices(b *testing.B) {

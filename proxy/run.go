@@ -159,7 +159,11 @@ func (p *Proxy) sync() error {
 	if err := p.kernel.apply(c); err != nil {
 		return err
 	}
-	if !fresh {
+	if fresh {
+		if err := routeLoopback(); err != nil {
+			p.deps.Log.Warn("proxy: loopback", "err", err)
+		}
+	} else {
 		if err := p.kernel.forget(p.departed(c)); err != nil {
 			p.deps.Log.Warn("proxy: some clients may stay with an endpoint that left", "err", err)
 		}

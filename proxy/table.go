@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,6 +75,8 @@ func (t *table) baseChains() {
 	t.rule(post, nft.Marked(masqueradeMark), nft.MarkClear(masqueradeMark), nft.Masquerade())
 	t.rule(post, nft.SourceAddr(nft.Reg0), nft.DestAddr(nft.Reg1), nft.Lookup(t.sets[hairpin]), nft.Masquerade())
 
+	// Callers on loopback, of node ports above all: an endpoint elsewhere could not answer them.
+	t.rule(post, nft.From(loopback, false), nft.To(loopback, true), nft.Masquerade())
 	refuse := t.chain("refuse")
 	for _, reject := range []nft.Rule{nft.RejectTCP(), nft.Reject()} {
 		t.rule(refuse, nft.DestAddr(nft.Reg0), nft.L4Proto(nft.Reg1), nft.DestPort(nft.Reg2), nft.Lookup(t.sets[noEndpoints]), reject)
@@ -81,8 +85,46 @@ func (t *table) baseChains() {
 	for name, hook := range map[string]*nftables.ChainHook{
 		"filter-input": nftables.ChainHookInput, "filter-forward": nftables.ChainHookForward, "filter-output": nftables.ChainHookOutput,
 	} {
-		t.rule(t.base(name, nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter), nft.Jump("refuse"))
+		c := t.base(name, nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter)
+		if name == "filter-input" {
+			t.rule(c, nft.From(loopback, true), nft.To(loopback, false), uninvited(), nft.Drop())
+		}
+		t.rule(c, nft.Jump("refuse"))
 	}
+}
+
+// loopback is this machine to itself.
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+// uninvited matches packets that belong to no connection of ours and were not
+// readdressed: with routes to loopback switched on, a neighbour could otherwise
+// speak to what listens on loopback alone.
+func uninvited() nft.Rule {
+	const established, related, readdressed = 1 << 1, 1 << 2, 1 << 5
+	var r nft.Rule
+	for _, m := range []struct {
+		key  expr.CtKey
+		bits uint32
+	}{{expr.CtKeySTATE, established | related}, {expr.CtKeySTATUS, readdressed}} {
+		r = append(r, &expr.Ct{Key: m.key, Register: nft.Scratch},
+			&expr.Bitwise{SourceRegister: nft.Scratch, DestRegister: nft.Scratch, Len: 4, Mask: nft.Key(m.bits), Xor: nft.Key(uint32(0))},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: nft.Scratch, Data: nft.Key(uint32(0))})
+	}
+	return r
+}
+
+// routeLoopback lets packets from loopback be routed to endpoints elsewhere, as
+// upstream does for node ports asked at 127.0.0.1. The rule that keeps
+// neighbours out must be there first.
+func routeLoopback() error {
+	const path = "/proc/sys/net/ipv4/conf/all/route_localnet"
+	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("node ports at 127.0.0.1 reach endpoints of this node only: %w", err)
+	}
+	return nil
 }
 
 func (t *table) chain(name string) *nftables.Chain {
