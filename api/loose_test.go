@@ -95,3 +95,16 @@ func FuzzLoose(f *testing.F) {
 		}
 	})
 }
+
+func TestSameLoose(t *testing.T) {
+	shared := map[string]any{"a": []any{int64(1), "x"}}
+	values := []any{nil, "", "x", int64(1), 1.0, true, map[string]any(nil), map[string]any{}, []any(nil), []any{}, shared, []any{shared, nil},
+		map[string]any{"a": []any{int64(1), "x"}}, map[string]any{"a": []any{int64(1), "y"}}, map[string]any{"b": []any{int64(1), "x"}}, 7, []string{"x"}, math.NaN()}
+	for _, a := range values {
+		for _, b := range values {
+			if got, want := api.SameLoose(a, b), reflect.DeepEqual(a, b); got != want {
+				t.Errorf("%#v and %#v: same %v, want %v", a, b, got, want)
+			}
+		}
+	}
+}

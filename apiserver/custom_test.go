@@ -29,7 +29,10 @@ import (
 const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 // newCustomServer is a server that serves custom resources too.
-func newCustomServer(t testing.TB) client {
+func newCustomServer(t testing.TB) client { return newCustomServerTelling(t, func([]resource.Kind) {}) }
+
+// newCustomServerTelling tells of the kinds that definitions make.
+func newCustomServerTelling(t testing.TB, tell func([]resource.Kind)) client {
 	t.Helper()
 	kinds := all.Kinds()
 	registry := rest.NewRegistry(kinds)
@@ -46,7 +49,10 @@ func newCustomServer(t testing.TB) client {
 	}
 	c := crd.New(crd.Deps{
 		Back: e.Backend(), Schemas: openapi.Definitions, Forget: fields.Forget,
-		Serve:   func(custom []resource.Kind) { registry.Set(append(kinds[:len(kinds):len(kinds)], custom...)) },
+		Serve: func(custom []resource.Kind) {
+			tell(custom)
+			registry.Set(append(kinds[:len(kinds):len(kinds)], custom...))
+		},
 		Keep:    func(p string) { store.(*cache.Cache).Register("/registry/"+p+"/", nil) },
 		Drop:    func(p string) { store.(*cache.Cache).Unregister("/registry/" + p + "/") },
 		Builtin: func(gr schema.GroupResource) bool { return own[gr] },
@@ -425,6 +431,7 @@ func BenchmarkCustomResource(b *testing.B) {
 	c.define(crontabs)
 	value := strings.Repeat("x", 1024)
 	spent := map[string]float64{}
+	var last *httptest.ResponseRecorder
 	measure := func(name string, ask func(i int) *http.Request, want int) {
 		i := 0
 		b.Run(name, func(b *testing.B) {
@@ -436,6 +443,7 @@ func BenchmarkCustomResource(b *testing.B) {
 				if i++; w.Code != want {
 					b.Fatal(w.Code, w.Body)
 				}
+				last = w
 			}
 			spent[name] = float64(processorTime()-before) / float64(b.N)
 		})
@@ -456,12 +464,56 @@ func BenchmarkCustomResource(b *testing.B) {
 		r.Header.Set("Content-Type", "application/merge-patch+json")
 		return r
 	}, 200)
-	ratios := map[string]any{"bench": "custom resource / ConfigMap, processor time"}
-	for _, verb := range []string{"create", "get", "patch"} {
-		ratios[verb] = float64(int(100*spent[verb+" CronTab"]/spent[verb+" ConfigMap"])) / 100
+	// updating is a client that read the object before, as they do.
+	updating := func(path string, doc func(i int) string) func(int) *http.Request {
+		i := 0
+		return func(n int) *http.Request {
+			if i++; n == 0 {
+				last = httptest.NewRecorder()
+				c.h.ServeHTTP(last, request("GET", path, ""))
+			}
+			_, version, _ := strings.Cut(last.Body.String(), `"resourceVersion":"`)
+			version, _, _ = strings.Cut(version, `"`)
+			return request("PUT", path, strings.Replace(doc(i), `"metadata":{`, `"metadata":{"resourceVersion":"`+version+`",`, 1))
+		}
 	}
-	line, _ := json.Marshal(ratios)
-	fmt.Println(string(line))
+	measure("update ConfigMap", updating(base+"configmaps/c0", func(i int) string { return configJSON("c0", value+fmt.Sprint(i)) }), 200)
+	measure("update CronTab", updating(tabs+"/c0", func(i int) string {
+		return strings.Replace(realTab("c0"), `"replicas":3`, fmt.Sprintf(`"replicas":%d`, 1+i%9), 1)
+	}), 200)
+	list := func(path string) func(int) *http.Request {
+		return func(int) *http.Request { return request("GET", path+"?limit=500", "") }
+	}
+	measure("list ConfigMap", list(base+"configmaps"), 200)
+	measure("list CronTab", list(tabs), 200)
+	measure("create Deployment", func(i int) *http.Request {
+		return request("POST", "/apis/apps/v1/namespaces/default/deployments", richDeployment(fmt.Sprint("d", i)))
+	}, 201)
+	measure("patch Deployment", func(i int) *http.Request {
+		r := request("PATCH", "/apis/apps/v1/namespaces/default/deployments/d0", fmt.Sprintf(`{"spec":{"replicas":%d}}`, 1+i%9))
+		r.Header.Set("Content-Type", "application/merge-patch+json")
+		return r
+	}, 200)
+	for _, built := range []string{"ConfigMap", "Deployment"} {
+		ratios := map[string]any{"bench": "custom resource / " + built + ", processor time"}
+		for _, verb := range []string{"create", "get", "patch", "update", "list"} {
+			if of := spent[verb+" "+built]; of > 0 && spent[verb+" CronTab"] > 0 {
+				ratios[verb] = float64(int(100*spent[verb+" CronTab"]/of)) / 100
+			}
+		}
+		line, _ := json.Marshal(ratios)
+		fmt.Println(string(line))
+	}
+}
+
+// richDeployment is a built-in with about as many fields as realTab.
+func richDeployment(name string) string {
+	env := make([]string, 10)
+	for i := range env {
+		env[i] = fmt.Sprintf(`{"name":"RULE_%d","value":"a value of some length, number %d, and then some"}`, i, i)
+	}
+	return `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"` + name + `"},"spec":{"replicas":3,"selector":{"matchLabels":{"app":"x"}},"template":{"metadata":{"labels":{"app":"x"}},` +
+		`"spec":{"containers":[{"name":"c","image":"registry/app:v1","env":[` + strings.Join(env, ",") + `]}]}}}}`
 }
 
 // A change of one definition is no affair of another's watchers; the changed

@@ -57,7 +57,7 @@ func (f *Fields) Update(k resource.Kind, v *resource.Version, sub string, live, 
 		return f.first(k, v, live, obj, manager)
 	}
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		if unchangedLoose(live, u) {
+		if unchangedLoose(live, u) || quick(k, servedKind(k.Info(), v).GroupVersion(), sub, live, u, manager) {
 			return nil
 		}
 	} else if unchanged(live, obj) {
@@ -120,20 +120,20 @@ func unchangedLoose(before api.Object, obj *unstructured.Unstructured) bool {
 	if !ok || len(claims) == 0 || is == nil {
 		return false
 	}
-	if asked, ok := is["managedFields"]; ok && !reflect.DeepEqual(asked, was["managedFields"]) {
+	if asked, ok := is["managedFields"]; ok && !api.SameLoose(asked, was["managedFields"]) {
 		return false
 	}
 	if !equalBut(live.Object, obj.Object, "metadata") || !equalBut(was, is, "managedFields", "resourceVersion") {
 		return false
 	}
-	is["managedFields"] = runtime.DeepCopyJSONValue(claims)
+	is["managedFields"] = claims // shared: whoever changes claims writes new ones
 	return true
 }
 
 // equalBut compares two maps but for some keys.
 func equalBut(a, b map[string]any, but ...string) bool {
 	for key, v := range a {
-		if w, ok := b[key]; !slices.Contains(but, key) && (!ok || !reflect.DeepEqual(v, w)) {
+		if w, ok := b[key]; !slices.Contains(but, key) && (!ok || !api.SameLoose(v, w)) {
 			return false
 		}
 	}

@@ -18,15 +18,22 @@ import (
 // remembered bounds how many shapes of new objects are known.
 const remembered = 512
 
+// first is what the first claim of an object says. It is shared by all objects of
+// one shape: whoever changes claims writes new ones.
+type first struct {
+	fields *metav1.FieldsV1
+	tree   map[string]any
+}
+
 // memory knows which fields somebody owns who creates an object. Controllers
 // create the same object over and over under different names, and working it
 // out costs more than all else in a create.
 type memory struct {
 	mu         sync.Mutex
-	now, older map[[sha256.Size]byte]*metav1.FieldsV1
+	now, older map[[sha256.Size]byte]*first
 }
 
-func (m *memory) get(sum [sha256.Size]byte) *metav1.FieldsV1 {
+func (m *memory) get(sum [sha256.Size]byte) *first {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f := m.now[sum]; f != nil {
@@ -39,7 +46,7 @@ func (m *memory) get(sum [sha256.Size]byte) *metav1.FieldsV1 {
 	return f
 }
 
-func (m *memory) put(sum [sha256.Size]byte, f *metav1.FieldsV1) {
+func (m *memory) put(sum [sha256.Size]byte, f *first) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.keep(sum, f)
@@ -47,9 +54,9 @@ func (m *memory) put(sum [sha256.Size]byte, f *metav1.FieldsV1) {
 
 // keep remembers in two generations: what was not asked for during a whole one
 // is forgotten.
-func (m *memory) keep(sum [sha256.Size]byte, f *metav1.FieldsV1) {
+func (m *memory) keep(sum [sha256.Size]byte, f *first) {
 	if m.now == nil || len(m.now) >= remembered {
-		m.older, m.now = m.now, map[[sha256.Size]byte]*metav1.FieldsV1{}
+		m.older, m.now = m.now, map[[sha256.Size]byte]*first{}
 	}
 	m.now[sum] = f
 }
@@ -66,14 +73,14 @@ func (f *Fields) first(k resource.Kind, v *resource.Version, live, obj api.Objec
 	}
 	if ok {
 		if fields := f.fresh.get(sum); fields != nil {
-			if isCustom && claim(obj, manager, k.Info(), fields) {
+			if isCustom && claim(obj, manager, k.Info(), fields.tree) {
 				return nil
 			}
 			gvk := servedKind(k.Info(), v)
 			now := metav1.NewTime(clock.Now().UTC().Truncate(1e9))
 			obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
 				Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: gvk.GroupVersion().String(),
-				Time: &now, FieldsType: "FieldsV1", FieldsV1: fields,
+				Time: &now, FieldsType: "FieldsV1", FieldsV1: fields.fields,
 			}})
 			return nil
 		}
@@ -82,21 +89,21 @@ func (f *Fields) first(k resource.Kind, v *resource.Version, live, obj api.Objec
 		return err
 	}
 	if list := obj.GetManagedFields(); ok && len(list) == 1 {
-		f.fresh.put(sum, list[0].FieldsV1)
+		one := &first{fields: list[0].FieldsV1}
+		if isCustom && json.Unmarshal(one.fields.Raw, &one.tree) != nil {
+			return nil
+		}
+		f.fresh.put(sum, one)
 	}
 	return nil
 }
 
 // claim writes the only claim of a new unstructured object without the detour
 // over the typed form.
-func claim(obj api.Object, manager string, i *resource.Info, fields *metav1.FieldsV1) bool {
+func claim(obj api.Object, manager string, i *resource.Info, tree map[string]any) bool {
 	u, ok := obj.(*unstructured.Unstructured)
 	meta, isMap := u.Object["metadata"].(map[string]any)
-	if !ok || !isMap {
-		return false
-	}
-	tree := map[string]any{}
-	if json.Unmarshal(fields.Raw, &tree) != nil {
+	if !ok || !isMap || tree == nil {
 		return false
 	}
 	meta["managedFields"] = []any{map[string]any{

@@ -21,6 +21,12 @@ import (
 
 // Decode implements resource.Custom.
 func (k *kind) Decode(f api.Format, data []byte, strict bool) (api.Object, *schema.GroupVersionKind, error) {
+	if f == api.FormatJSON {
+		if u, ok := k.readPlain(data); ok {
+			gvk := k.info.GroupVersionKind
+			return u, &gvk, nil
+		}
+	}
 	s := json.NewSerializerWithOptions(json.DefaultMetaFactory, loose{}, loose{}, json.SerializerOptions{Yaml: f == api.FormatYAML, Strict: strict})
 	var doubts []error
 	got, gvk, err := s.Decode(data, &k.info.GroupVersionKind, nil)
@@ -111,17 +117,24 @@ func (k *kind) coerce(u *unstructured.Unstructured, c coercion) ([]string, error
 		if err != nil {
 			return nil, err
 		}
-		if !k.f.crd.Spec.PreserveUnknownFields {
+		p, err := k.plainlyOf(gv.Version)
+		if err != nil {
+			return nil, err
+		}
+		trimmed := untouched && p.isTrimmed(u.Object)
+		if !trimmed && !k.f.crd.Spec.PreserveUnknownFields {
 			unknown = append(unknown, pruning.PruneWithOptions(u.Object, s, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: c.named})...)
 			defaulting.PruneNonNullableNullsWithoutDefaults(u.Object, s)
 		}
-		bad, paths := schemaobjectmeta.CoerceWithOptions(nil, u.Object, s, false, schemaobjectmeta.CoerceOptions{
-			DropInvalidFields: c.stored, ReturnUnknownFieldPaths: c.named,
-		})
-		if bad != nil {
-			return nil, bad
+		if p.embedded {
+			bad, paths := schemaobjectmeta.CoerceWithOptions(nil, u.Object, s, false, schemaobjectmeta.CoerceOptions{
+				DropInvalidFields: c.stored, ReturnUnknownFieldPaths: c.named,
+			})
+			if bad != nil {
+				return nil, bad
+			}
+			unknown = append(unknown, paths...)
 		}
-		unknown = append(unknown, paths...)
 		if c.stored && hasMeta && meta.Generation == 0 {
 			meta.Generation = 1 // written before generations were kept
 		}
@@ -157,11 +170,27 @@ func (k *kind) schemaOf(version string) (*structuralschema.Structural, error) {
 	return nil, nil
 }
 
-// Default fills in what the version's schema has defaults for.
-func (k *kind) Default(obj api.Object) {
-	if s, err := k.schema(); err == nil && s != nil {
-		defaulting.Default(content(obj), s)
+// plainlyOf is the checks of any version, served or not.
+func (k *kind) plainlyOf(version string) (*plainly, error) {
+	if o := k.f.kinds[version]; o != nil {
+		return o.plainly()
 	}
+	s, err := k.schemaOf(version)
+	return newPlainly(s, k.f.crd.Spec.PreserveUnknownFields), err
+}
+
+// Default fills in what the version's schema has defaults for.
+func (k *kind) Default(obj api.Object) { k.complete(content(obj)) }
+
+func (k *kind) complete(obj map[string]any) {
+	s, err := k.schema()
+	if err != nil || s == nil {
+		return
+	}
+	if p, err := k.plainly(); err == nil && p.isComplete(obj) {
+		return
+	}
+	defaulting.Default(obj, s)
 }
 
 // Load implements resource.Custom. A value is completed in the version it was
@@ -169,6 +198,11 @@ func (k *kind) Default(obj api.Object) {
 func (k *kind) Load(values [][]byte) ([]api.Object, error) {
 	objs := make([]*unstructured.Unstructured, len(values))
 	for i, v := range values {
+		if u, ok := k.loadPlain(v); ok {
+			k.complete(u.Object)
+			objs[i] = u
+			continue
+		}
 		u := &unstructured.Unstructured{}
 		if err := u.UnmarshalJSON(v); err != nil {
 			return nil, fmt.Errorf("decode: %s: %w", k.f.prefix(), err)
@@ -199,18 +233,28 @@ func (k *kind) Load(values [][]byte) ([]api.Object, error) {
 func (k *kind) Save(obj api.Object) ([]byte, error) {
 	u := obj.(*unstructured.Unstructured)
 	if k.v.Name == k.f.storage {
-		return u.MarshalJSON()
+		return encoded(u)
 	}
 	if _, plain := k.f.convert.(relabel); plain && k.f.crd.Spec.PreserveUnknownFields {
 		other := &unstructured.Unstructured{Object: maps.Clone(u.Object)}
 		other.SetAPIVersion(k.f.gvk(k.f.storage).GroupVersion().String())
-		return other.MarshalJSON()
+		return encoded(other)
 	}
 	stored, err := k.f.converted(u, k.f.storage)
 	if err != nil {
 		return nil, err
 	}
-	return stored.(*unstructured.Unstructured).MarshalJSON()
+	return encoded(stored.(*unstructured.Unstructured))
+}
+
+// encoded is an object as it is stored, with the newline that upstream's encoder
+// ends with.
+func encoded(u *unstructured.Unstructured) ([]byte, error) {
+	data, err := api.AppendLoose(make([]byte, 0, 2048), u.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %s: %w", u.GetName(), err)
+	}
+	return append(data, '\n'), nil
 }
 
 // converted gives an object in another version; the one passed in stays as it is.

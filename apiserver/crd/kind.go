@@ -34,6 +34,11 @@ type kind struct {
 	fields  map[string]*path
 	scale   *scale
 
+	apiVersion string
+
+	plainly func() (*plainly, error)
+	form    func() (*form, error)
+
 	schema func() (*structuralschema.Structural, error)
 	rules  func() (*rules, error)
 	merge  func() (managedfields.TypeConverter, error)
@@ -44,6 +49,7 @@ var _ resource.Custom = (*kind)(nil)
 // rules are a version's schema, compiled.
 type rules struct {
 	structural *structuralschema.Structural
+	plainly    *plainly
 	surely     check // the whole is valid without asking
 	whole      schemavalidation.SchemaValidator
 	status     schemavalidation.SchemaValidator
@@ -59,6 +65,7 @@ func newKind(f *family, v *apiextensionsv1.CustomResourceDefinitionVersion) *kin
 	k := &kind{f: f, v: v, columns: columnsOf(v), fields: fieldsOf(v)}
 	i := &k.info
 	i.GroupVersionKind = f.gvk(v.Name)
+	k.apiVersion = i.GroupVersionKind.GroupVersion().String()
 	i.Plural, i.Singular, i.ListKind = f.names.Plural, singular(&f.names), f.names.ListKind
 	i.Short, i.Categories = f.names.ShortNames, f.names.Categories
 	i.ClusterScoped = f.crd.Spec.Scope == apiextensionsv1.ClusterScoped
@@ -88,6 +95,14 @@ func newKind(f *family, v *apiextensionsv1.CustomResourceDefinitionVersion) *kin
 	slices.Sort(i.Fields)
 	i.Warning = f.deprecation(v)
 	k.schema = once(func() (*structuralschema.Structural, error) { return structural(v, f.crd.Spec.PreserveUnknownFields) })
+	k.plainly = once(func() (*plainly, error) {
+		s, err := k.schema()
+		return newPlainly(s, f.crd.Spec.PreserveUnknownFields), err
+	})
+	k.form = once(func() (*form, error) {
+		s, err := k.schema()
+		return newForm(s), err
+	})
 	k.rules = once(k.compile)
 	k.merge = once(k.mergeTypes)
 	return k
@@ -123,6 +138,9 @@ func empty(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 func (k *kind) compile() (*rules, error) {
 	r := &rules{}
 	var err error
+	if r.plainly, err = k.plainly(); err != nil {
+		return nil, err
+	}
 	if r.structural, err = k.schema(); err != nil {
 		return nil, err
 	}
@@ -205,7 +223,7 @@ func (k *kind) SpecChanged(next, prev api.Object) (changed, known bool) {
 		if key == "metadata" {
 			continue
 		}
-		if w, ok := b[key]; !ok || !equality.Semantic.DeepEqual(v, w) {
+		if w, ok := b[key]; !ok || !api.SameLoose(v, w) && !equality.Semantic.DeepEqual(v, w) {
 			return true, true
 		}
 	}

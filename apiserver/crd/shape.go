@@ -2,9 +2,7 @@ package crd
 
 import (
 	"crypto/sha256"
-	"encoding/json"
-	"hash"
-	"io"
+	"encoding/binary"
 	"slices"
 
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
@@ -13,128 +11,172 @@ import (
 	"github.com/sampan-dev/sampan/api"
 )
 
+// form is what the naming of fields needs of a schema, found once: looking it up
+// in the schema itself copies one for each field.
+type form struct {
+	props          map[string]*form
+	other, items   *form
+	keys           []string // of a list that is a map
+	set            bool
+	embedded, atom bool // of resources and of maps that are owned as one
+	list           bool // its items are owned one by one
+	keeps          bool // fields that nobody knows
+	kind           string
+}
+
+func newForm(s *structuralschema.Structural) *form {
+	if s == nil {
+		return nil
+	}
+	f := &form{props: make(map[string]*form, len(s.Properties)), items: newForm(s.Items), embedded: s.XEmbeddedResource, keeps: s.XPreserveUnknownFields, kind: s.Type}
+	f.atom = s.XMapType != nil && *s.XMapType == "atomic"
+	if s.XListType != nil && *s.XListType != "atomic" {
+		f.list, f.set = true, *s.XListType == "set"
+		if *s.XListType == "map" {
+			f.keys = slices.Sorted(slices.Values(s.XListMapKeys))
+		}
+	}
+	for name, p := range s.Properties {
+		f.props[name] = newForm(&p)
+	}
+	if s.AdditionalProperties != nil {
+		f.other = newForm(s.AdditionalProperties.Structural)
+	}
+	return f
+}
+
+func (f *form) child(key string) *form {
+	if f == nil {
+		return nil
+	}
+	if p, ok := f.props[key]; ok {
+		return p
+	}
+	return f.other
+}
+
 // Shape implements resource.Custom: it names which fields an object has, for
 // objects of one shape have the same fields owned by whoever creates them.
 func (k *kind) Shape(obj api.Object) (sum [sha256.Size]byte, ok bool) {
 	u, ok := obj.(*unstructured.Unstructured)
-	s, err := k.schema()
+	top, err := k.form()
 	if !ok || err != nil {
 		return sum, false
 	}
-	h := shaper{sha256.New()}
-	io.WriteString(h, k.f.fingerprint()+"/"+k.v.Name)
-	for _, key := range sortedKeys(u.Object) {
-		v := u.Object[key]
-		io.WriteString(h, "\n"+key)
-		switch {
-		case key == "metadata":
-			h.metadata(v)
-		case s == nil:
-			h.value(v, nil)
-		default:
-			h.value(v, child(s, key))
+	var room [4096]byte
+	var names [64]string
+	h := shaper{to: room[:0], names: names[:0]}
+	h.text(k.f.fingerprint())
+	h.text(k.v.Name)
+	for _, key := range h.sorted(u.Object) {
+		h.text(key)
+		if key == "metadata" {
+			h.metadata(u.Object[key])
+		} else {
+			h.value(u.Object[key], top.child(key))
 		}
 	}
-	h.Sum(sum[:0])
-	return sum, true
+	if h.odd {
+		return sum, false
+	}
+	return sha256.Sum256(h.to), true
 }
 
-func sortedKeys(m map[string]any) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
+// shaper writes down a shape.
+type shaper struct {
+	to    []byte
+	names []string // a stack of sorted keys
+	odd   bool     // something could not be written down
+}
+
+// sorted are a map's keys, valid as long as the caller needs them.
+func (h *shaper) sorted(m map[string]any) []string {
+	base := len(h.names)
+	for key := range m {
+		h.names = append(h.names, key)
 	}
+	keys := h.names[base:len(h.names):len(h.names)]
 	slices.Sort(keys)
 	return keys
 }
 
-func child(s *structuralschema.Structural, key string) *structuralschema.Structural {
-	if p, ok := s.Properties[key]; ok {
-		return &p
-	}
-	if s.AdditionalProperties != nil {
-		return s.AdditionalProperties.Structural
-	}
-	return nil
+func (h *shaper) text(s string) {
+	h.to = binary.AppendUvarint(h.to, uint64(len(s)))
+	h.to = append(h.to, s...)
 }
 
-type shaper struct{ hash.Hash }
+func (h *shaper) mark(c byte) { h.to = append(h.to, c) }
 
 // whole takes in a value as it is.
-func (h shaper) whole(v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		data = []byte("?")
-	}
-	h.Write(data)
+func (h *shaper) whole(v any) {
+	to, err := api.AppendLoose(h.to, v)
+	h.to, h.odd = to, h.odd || err != nil
+	h.mark('\n')
 }
 
 // metadata takes in what may be owned, the name and the like left out.
-func (h shaper) metadata(v any) {
+func (h *shaper) metadata(v any) {
 	m, ok := v.(map[string]any)
 	if !ok {
 		h.whole(v)
 		return
 	}
-	for _, key := range sortedKeys(m) {
+	for _, key := range h.sorted(m) {
 		switch key {
 		case "name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "selfLink", "managedFields":
 		case "labels", "annotations":
-			io.WriteString(h, key)
+			h.text(key)
 			h.value(m[key], nil)
 		default:
-			io.WriteString(h, key)
+			h.text(key)
 			h.whole(m[key])
 		}
 	}
+	h.mark('}')
 }
 
-// value takes in the fields below v; s is nil where nothing is known.
-func (h shaper) value(v any, s *structuralschema.Structural) {
+// value takes in the fields below v; f is nil where nothing is known.
+func (h *shaper) value(v any, f *form) {
 	switch v := v.(type) {
 	case map[string]any:
 		switch {
-		case s != nil && s.XEmbeddedResource:
+		case f != nil && f.embedded:
 			h.whole(v)
-		case s != nil && s.XMapType != nil && *s.XMapType == "atomic":
-			io.WriteString(h, "a")
+		case f != nil && f.atom:
+			h.mark('a')
 		default:
-			io.WriteString(h, "{")
-			for _, key := range sortedKeys(v) {
-				h.whole(key)
-				if s == nil {
-					h.value(v[key], nil)
-				} else {
-					h.value(v[key], child(s, key))
-				}
+			h.mark('{')
+			for _, key := range h.sorted(v) {
+				h.text(key)
+				h.value(v[key], f.child(key))
 			}
-			io.WriteString(h, "}")
+			h.mark('}')
 		}
 	case []any:
-		h.list(v, s)
+		h.list(v, f)
 	case nil:
-		io.WriteString(h, "n")
+		h.mark('n')
 	default:
-		io.WriteString(h, "s")
+		h.mark('s')
 	}
 }
 
-func (h shaper) list(v []any, s *structuralschema.Structural) {
-	if s == nil || s.XListType == nil || *s.XListType == "atomic" {
-		io.WriteString(h, "l")
+func (h *shaper) list(v []any, f *form) {
+	if f == nil || !f.list {
+		h.mark('l')
 		return
 	}
-	io.WriteString(h, "[")
+	h.mark('[')
 	for _, item := range v {
 		m, ok := item.(map[string]any)
-		if !ok || *s.XListType != "map" {
+		if !ok || f.set {
 			h.whole(item)
 			continue
 		}
-		for _, key := range s.XListMapKeys {
+		for _, key := range f.keys {
 			h.whole(m[key])
 		}
-		h.value(item, s.Items)
+		h.value(item, f.items)
 	}
-	io.WriteString(h, "]")
+	h.mark(']')
 }

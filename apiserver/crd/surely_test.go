@@ -3,9 +3,16 @@ package crd
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	schemaobjectmeta "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 const judgedSchema = `{"type":"object","required":["s"],"properties":{
@@ -66,5 +73,84 @@ func TestSurelyLiveness(t *testing.T) {
 		if !r.surely(v) {
 			t.Errorf("%v is not recognised", v)
 		}
+	}
+}
+
+const trimmedSchema = `{"type":"object","properties":{
+	"s":{"type":"string","default":"x"},"n":{"type":"string","nullable":true},"nd":{"type":"string","nullable":true,"default":"y"},
+	"o":{"type":"object","properties":{"a":{"type":"string","default":"z"},"b":{"type":"object","nullable":true,"properties":{"c":{"type":"integer"}}}}},
+	"m":{"type":"object","additionalProperties":{"type":"object","properties":{"a":{"type":"string","default":"q"}}}},
+	"free":{"type":"object","x-kubernetes-preserve-unknown-fields":true,"properties":{"known":{"type":"object","properties":{"a":{"type":"string"}}}}},
+	"l":{"type":"array","items":{"type":"object","properties":{"k":{"type":"string"},"v":{"type":"string","default":"w"}},"required":["k"]},"x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["k"]},
+	"set":{"type":"array","items":{"type":"string"},"x-kubernetes-list-type":"set"}}}`
+
+// Safety: where the checks say that there is nothing to do, the library does nothing.
+func TestPlainlySafety(t *testing.T) {
+	f, err := familyOf(t, trimmedSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := f.kinds["v1"]
+	s, _ := k.schema()
+	p, err := k.plainly()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	var random func(depth int) any
+	random = func(depth int) any {
+		scalars := []any{"x", "y", int64(1), 1.5, true, nil}
+		switch n := rng.IntN(10); {
+		case n < 3 && depth < 3:
+			m := map[string]any{}
+			for range rng.IntN(3) {
+				m[[]string{"a", "b", "c", "k", "v", "known", "odd"}[rng.IntN(7)]] = random(depth + 1)
+			}
+			return m
+		case n < 5 && depth < 3:
+			l := []any{}
+			for range rng.IntN(4) {
+				l = append(l, random(depth+1))
+			}
+			return l
+		}
+		return scalars[rng.IntN(len(scalars))]
+	}
+	var trimmed, complete, unique int
+	for range 20000 {
+		obj := map[string]any{"apiVersion": "example.com/v1", "kind": "Foo", "metadata": map[string]any{"name": "x"}}
+		for _, name := range []string{"s", "n", "nd", "o", "m", "free", "l", "set", "odd"} {
+			if rng.IntN(6) == 0 {
+				obj[name] = random(0)
+			}
+		}
+		if rng.IntN(2) == 0 {
+			obj["s"], obj["nd"] = "x", "y"
+		}
+		if p.isTrimmed(obj) {
+			trimmed++
+			after := runtime.DeepCopyJSON(obj)
+			pruning.PruneWithOptions(after, s, true, structuralschema.UnknownFieldPathOptions{})
+			defaulting.PruneNonNullableNullsWithoutDefaults(after, s)
+			if err := schemaobjectmeta.Coerce(nil, after, s, false, true); err != nil || !reflect.DeepEqual(after, obj) {
+				t.Fatalf("%v becomes %v, %v", obj, after, err)
+			}
+		}
+		if p.isComplete(obj) {
+			complete++
+			after := runtime.DeepCopyJSON(obj)
+			if defaulting.Default(after, s); !reflect.DeepEqual(after, obj) {
+				t.Fatalf("%v becomes %v", obj, after)
+			}
+		}
+		if p.isUnique(obj) {
+			unique++
+			if errs := listtype.ValidateListSetsAndMaps(nil, s, obj); len(errs) > 0 {
+				t.Fatalf("%v: %v", obj, errs)
+			}
+		}
+	}
+	if trimmed < 1000 || complete < 1000 || unique < 1000 {
+		t.Errorf("the checks do little: %d %d %d", trimmed, complete, unique)
 	}
 }

@@ -55,15 +55,27 @@ func (k *kind) Validate(next, prev api.Object) field.ErrorList {
 	}
 	errs = append(errs, scaleSpecErrors(obj, r.scale)...)
 	errs = append(errs, scaleStatusErrors(obj, r.scale)...)
-	errs = append(errs, schemaobjectmeta.Validate(context.Background(), nil, obj, r.structural, false)...)
-	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, r.structural, old)) == 0 {
-		errs = append(errs, listtype.ValidateListSetsAndMaps(nil, r.structural, obj)...)
+	if r.plainly.embedded {
+		errs = append(errs, schemaobjectmeta.Validate(context.Background(), nil, obj, r.structural, false)...)
 	}
+	errs = append(errs, r.duplicates(obj, old)...)
 	errs = append(errs, r.judge(obj, old, errs, options)...)
 	if same != nil {
 		k.f.shared.met.ratcheting.Observe(same.Duration.Seconds())
 	}
 	return errs
+}
+
+// duplicates are what is twice in sets and maps, unless it was so before.
+func (r *rules) duplicates(obj, old map[string]any) field.ErrorList {
+	if r.plainly.isUnique(obj) {
+		return nil
+	}
+	found := listtype.ValidateListSetsAndMaps(nil, r.structural, obj)
+	if len(found) > 0 && old != nil && len(listtype.ValidateListSetsAndMaps(nil, r.structural, old)) > 0 {
+		return nil
+	}
+	return found
 }
 
 // judge runs the rules, unless what is wrong already makes them meaningless.
@@ -204,9 +216,7 @@ func (s *statusSub) Validate(next, prev api.Object) field.ErrorList {
 		errs = schemavalidation.ValidateCustomResourceUpdate(field.NewPath("status"), status, old["status"], r.status, options...)
 	}
 	errs = append(errs, scaleStatusErrors(obj, r.scale)...)
-	if found := listtype.ValidateListSetsAndMaps(nil, r.structural, obj); len(found) > 0 && len(listtype.ValidateListSetsAndMaps(nil, r.structural, old)) == 0 {
-		errs = append(errs, found...)
-	}
+	errs = append(errs, r.duplicates(obj, old)...)
 	return append(errs, r.judge(obj, old, errs, []cel.Option{cel.WithRatcheting(same)})...)
 }
 

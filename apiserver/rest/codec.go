@@ -194,6 +194,9 @@ func (s *Served) wireOther(rec *storage.Record, f api.Format) ([]byte, error) {
 // encode writes an object that carries its kind; JSON comes without newline.
 func encode(f api.Format, obj runtime.Object) ([]byte, error) {
 	var b bytes.Buffer
+	if u, ok := obj.(*unstructured.Unstructured); ok && f == api.FormatJSON {
+		return api.AppendLoose(nil, u.Object)
+	}
 	if u, ok := obj.(runtime.Unstructured); ok && f == api.FormatJSON {
 		if err := unstructured.UnstructuredJSONScheme.Encode(u, &b); err != nil {
 			return nil, err

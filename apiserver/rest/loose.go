@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"reflect"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,7 +70,7 @@ func sameLoose(next, cur *unstructured.Unstructured) {
 // sameMaps compares two maps but for some keys.
 func sameMaps(a, b map[string]any, but ...string) bool {
 	for key, v := range a {
-		if w, ok := b[key]; !slices.Contains(but, key) && (!ok || !reflect.DeepEqual(v, w)) {
+		if w, ok := b[key]; !slices.Contains(but, key) && (!ok || !api.SameLoose(v, w)) {
 			return false
 		}
 	}

@@ -73,7 +73,13 @@ func (o *Op) patchChange(c *change, t types.PatchType, data []byte, validation s
 	if err != nil {
 		return err
 	}
+	merge := o.looseMerge(t, data)
 	c.make = func(ctx context.Context, cur api.Object) (api.Object, error) {
+		if merge != nil {
+			if obj, ok := merge(cur); ok {
+				return o.toStored(obj)
+			}
+		}
 		shown, err := o.showObject(cur)
 		if err != nil {
 			return nil, err
