@@ -89,7 +89,7 @@ func flannel(binary v1.Layer, dir string, o SystemOptions) ([]Image, error) {
 		return nil, err
 	}
 	plugins, err := NewLayer([]Entry{
-		{Path: "/usr/bin/cp", Mode: 0o755, Source: filepath.Join(dir, embedded.CNI)}, {Path: "/flannel", HardLink: "/usr/bin/cp"},
+		{Path: "/usr/bin/cp", Mode: 0o755, Source: filepath.Join(dir, embedded.CNI)}, {Path: "/flannel", Mode: 0o755, HardLink: "/usr/bin/cp"},
 	})
 	if err != nil {
 		return nil, err
