@@ -149,6 +149,11 @@ func (b *Balancer) put(list []string) (changed bool) {
 		s.abandon(b.metrics)
 		b.metrics.forget(addr)
 	}
+	if changed {
+		for _, s := range b.servers {
+			s.hurry()
+		}
+	}
 	return changed
 }
 
@@ -257,10 +262,15 @@ func (b *Balancer) failed(addr string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s := b.servers[addr]; s != nil {
-		select {
-		case s.kick <- struct{}{}:
-		default:
-		}
+		s.hurry()
+	}
+}
+
+// hurry has the server asked at once.
+func (s *server) hurry() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
 	}
 }
 
@@ -307,6 +317,14 @@ func (b *Balancer) check(ctx context.Context, s *server) {
 	defer t.CloseIdleConnections()
 	c := &http.Client{Transport: t, Timeout: b.cfg.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for {
+		if b.alone() { // there is no choice that the answer could change
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.kick:
+			}
+			continue
+		}
 		state, err := ask(ctx, c, s.addr)
 		if ctx.Err() != nil {
 			return
@@ -323,6 +341,12 @@ func (b *Balancer) check(ctx context.Context, s *server) {
 		}
 		wait.Stop()
 	}
+}
+
+func (b *Balancer) alone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.servers) == 1
 }
 
 // ask is one question. Who must not know whether a server is ready has learnt

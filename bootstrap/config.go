@@ -41,6 +41,9 @@ type Config struct {
 	// CertificateKey encrypts what control planes share: uploaded by one, used by those that join.
 	CertificateKey string
 
+	// BalancerPort is where a node reaches all API servers through its balancer; 0 for none.
+	BalancerPort int
+
 	ImportImages   []string // directories of image archives
 	ManifestDir    string   // of static pods; empty for none
 	Registry       string   // loopback registry of the node; empty for none
@@ -68,6 +71,7 @@ func Defaults() Config {
 		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 		ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local",
 		Registry: "127.0.0.1:5000", ManifestDir: "/etc/kubernetes/manifests",
+		BalancerPort: 7445,
 	}
 }
 
@@ -90,6 +94,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.ControlPlane, "control-plane", false, "with --join: become another control plane of the cluster, with a member of its etcd")
 	fs.BoolVar(&c.ClusterInit, "cluster-init", false, "let other control planes join: the etcd built in listens for members over TLS, at ports 2379 and 2380")
 	fs.StringVar(&c.CertificateKey, "certificate-key", "", "the key by which the certificates that control planes share are encrypted: kept for two hours by the one that is joined, used by those that join")
+	fs.IntVar(&c.BalancerPort, "balancer-port", c.BalancerPort, "the port, on loopback and for the node's pods, of the balancer over all API servers, which nodes that joined and control planes of several have; 0 for none")
 	fs.StringSliceVar(&c.ImportImages, "import-images", nil, "directories of image archives to import at start")
 	fs.StringVar(&c.ManifestDir, "pod-manifest-path", c.ManifestDir, "directory of static pods' manifests; empty for none")
 	fs.StringVar(&c.Registry, "registry", c.Registry, "loopback address of the node's own registry of imported images; empty for none")
@@ -131,6 +136,9 @@ func (c *Config) Check() error {
 	}
 	if c.Token != "" && !tokenForm.MatchString(c.Token) {
 		errs = append(errs, fmt.Errorf("--token: want the form abcdef.0123456789abcdef"))
+	}
+	if c.BalancerPort < 0 || c.BalancerPort > 65535 {
+		errs = append(errs, fmt.Errorf("--balancer-port %d: want 0 to 65535", c.BalancerPort))
 	}
 	return errors.Join(append(errs, c.checkJoin()...)...)
 }

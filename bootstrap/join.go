@@ -23,11 +23,12 @@ import (
 // ensureNodeCert returns the node's client certificate in dir, or asks the
 // cluster for one by a certificate signing request under the bootstrap token,
 // as a kubelet's TLS bootstrap does, and waits until it is signed.
-func ensureNodeCert(ctx context.Context, c Config, dir string) error {
+func ensureNodeCert(ctx context.Context, server client.Config, c Config, dir string) error {
 	if p, err := pki.Load(dir, "kubelet-client"); err == nil && clock.Until(p.Cert.NotAfter) > renewBefore {
 		return nil
 	}
-	boot, err := client.New(client.Config{Servers: []string{c.Join}, CAFile: c.CAFile, BearerToken: c.Token, UserAgent: "sampan-join"})
+	server.BearerToken, server.UserAgent = c.Token, "sampan-join"
+	boot, err := client.New(server)
 	if err != nil {
 		return err
 	}

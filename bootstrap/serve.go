@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/balance"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controlplane"
 	"github.com/sampan-dev/sampan/kit/pki"
@@ -55,6 +56,8 @@ type session struct {
 	metrics *prometheus.Registry
 	pki     *PKI
 	members string // of etcd, which this one joins: name=url,…
+
+	balancer *balance.Balancer // nil for none
 }
 
 func (s *session) serve(ctx context.Context) error {
@@ -69,7 +72,16 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.several() && !s.NoNode {
+		own := address(s.NodeIP, s.Port)
+		if err := s.newBalancer(s.pki.CA.Pool(), own, own); err != nil {
+			return err
+		}
+	}
 	g := run.New(ctx)
+	if s.balancer != nil {
+		g.Go("balancer", s.balancer.Run)
+	}
 	g.Go("control plane", cp.Run)
 	joinable := make(chan struct{}) // closed when nodes have the rights they need
 	g.Go("objects", func(ctx context.Context) error { return s.objects(ctx, cp, joinable) })
@@ -183,15 +195,29 @@ func (s *session) join(ctx context.Context) error {
 	if err := patiently(ctx, joinPatience, s.log, s.trust); err != nil {
 		return fmt.Errorf("join %s: %w", s.Join, err)
 	}
-	if err := ensureNodeCert(ctx, s.Config, dir); err != nil {
+	if err := s.joinedBalancer(); err != nil {
 		return err
 	}
-	c, err := client.New(client.Config{Servers: []string{s.Join}, CAFile: s.CAFile,
-		CertFile: filepath.Join(dir, "kubelet-client.crt"), KeyFile: filepath.Join(dir, "kubelet-client.key"), UserAgent: "kubelet"})
-	if err != nil {
-		return err
+	g := run.New(ctx)
+	if s.balancer != nil {
+		g.Go("balancer", s.balancer.Run)
 	}
-	return s.node(ctx, c, s.CAFile)
+	g.Go("node", func(ctx context.Context) error {
+		if err := s.listening(ctx); err != nil {
+			return err
+		}
+		if err := ensureNodeCert(ctx, s.server(), s.Config, dir); err != nil {
+			return err
+		}
+		cfg := s.server()
+		cfg.CertFile, cfg.KeyFile, cfg.UserAgent = filepath.Join(dir, "kubelet-client.crt"), filepath.Join(dir, "kubelet-client.key"), "kubelet"
+		c, err := client.New(cfg)
+		if err != nil {
+			return err
+		}
+		return s.node(ctx, c, s.CAFile)
+	})
+	return g.Wait()
 }
 
 // node runs this machine's node.
@@ -226,7 +252,11 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
 	mirrors := client.NewMirrors(c)
-	n, err := node.New(cfg, node.Deps{Client: c, Mirrors: mirrors, Log: s.log, Metrics: s.metrics})
+	deps := node.Deps{Client: c, Mirrors: mirrors, Log: s.log, Metrics: s.metrics}
+	if s.balancer != nil {
+		deps.Servers, cfg.Balancer = s.balancer.Set, netip.AddrPortFrom(s.NodeIP, uint16(s.BalancerPort))
+	}
+	n, err := node.New(cfg, deps)
 	if err != nil {
 		return err
 	}

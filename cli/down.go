@@ -74,7 +74,7 @@ func down(ctx context.Context, p *progress, name string, remove bool) error {
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		if ownSwitch(name) {
+		if ownSwitch(name, len(ms) > 0) {
 			errs = append(errs, (machine.Switch{Cluster: name, Subnet: machine.DefaultSubnet}).Delete(), unclaim(name))
 		}
 		errs = append(errs, os.RemoveAll(filepath.Join(machinesDir(), name)), forgetKubeconfig(name))

@@ -231,10 +231,13 @@ func claim(cluster string) error {
 }
 
 // ownSwitch says whether a cluster's switch, if there is one, may be removed: it
-// is of this home, or of none.
-func ownSwitch(cluster string) bool {
+// is of this home, or of nobody's and machines of this home were on it.
+func ownSwitch(cluster string, had bool) bool {
 	text, err := os.ReadFile(claimPath(cluster))
-	return err == nil && strings.TrimSpace(string(text)) == machinesDir()
+	if err != nil {
+		return had
+	}
+	return strings.TrimSpace(string(text)) == machinesDir()
 }
 
 func unclaim(cluster string) error {

@@ -68,7 +68,7 @@ func TestAClusterOfAnotherHome(t *testing.T) {
 			t.Errorf("%s: %v, want the name of the other home", what, err)
 		}
 	}
-	if ownSwitch(name) {
+	if ownSwitch(name, true) {
 		t.Error("the other home's switch is taken for ours")
 	}
 	t.Setenv("SAMPAN_HOME", here)

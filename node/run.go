@@ -31,6 +31,8 @@ type Deps struct {
 	Mirrors *client.Mirrors
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	// Servers, if set, is told which API servers there are.
+	Servers func(list []string)
 }
 
 // Node is one node's parts.
@@ -61,9 +63,16 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	}); err != nil {
 		return nil, err
 	}
+	var slices client.Watchable[discoveryv1.EndpointSlice] = client.MirrorOf[discoveryv1.EndpointSlice](deps.Mirrors, client.MirrorOptions{})
+	if deps.Servers != nil {
+		followServers(slices, deps.Servers)
+	}
+	if cfg.Balancer.IsValid() {
+		slices = throughBalancer{slices, cfg.Balancer}
+	}
 	n.proxy, err = proxy.New(cfg.Proxy, proxy.Deps{
 		Services: client.MirrorOf[corev1.Service](deps.Mirrors, client.MirrorOptions{}),
-		Slices:   client.MirrorOf[discoveryv1.EndpointSlice](deps.Mirrors, client.MirrorOptions{}),
+		Slices:   slices,
 		Metrics:  deps.Metrics, Log: deps.Log,
 	})
 	return n, err
