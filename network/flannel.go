@@ -78,13 +78,10 @@ func (f *Flannel) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.layer = &layer{backend: f.conf.Backend, network: f.conf.Network, log: f.deps.Log, metrics: newMetrics(f.deps.Metrics), find: f.find}
+	f.layer = newLayer(f.conf.Backend, f.conf.Network, f.deps, f.cfg.NodeName)
+	f.layer.find = f.find
 	f.deps.Log.Info("Found network config", "network", f.conf.Network.String(), "backend", f.conf.Backend.Type)
-	g.Go("overlay", func(ctx context.Context) error {
-		watchKernel(ctx, f.wake, f.deps.Log)
-		defer f.layer.leave()
-		return follow(ctx, f.wake, f.deps.Log, sync)
-	})
+	g.Go("overlay", func(ctx context.Context) error { return f.layer.run(ctx, f.wake, sync) })
 	return g.Wait()
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sampan-dev/sampan/kit/backoff"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -30,9 +31,45 @@ type layer struct {
 	log     *slog.Logger
 	metrics *metrics
 
+	prober *prober
+
 	at      site
 	over    overlay
+	peers   map[netip.Prefix]Peer
 	refused map[string]string
+}
+
+// newLayer is a layer whose findings become conditions of the node that name
+// returns, and events; with no Client they are metrics and logs.
+func newLayer(backend Backend, network netip.Prefix, deps Deps, node string) *layer {
+	m := newMetrics(deps.Metrics)
+	l := &layer{backend: backend, network: network, log: deps.Log, metrics: m, prober: &prober{log: deps.Log, metrics: m, wake: newWaker()}}
+	l.prober.tell = func(ctx context.Context, s scene, all []finding) {
+		c := s.condition(all)
+		if c.Status == corev1.ConditionFalse {
+			l.log.Warn("network: the overlay does not reach all nodes", "reason", c.Reason, "message", c.Message)
+		}
+		if deps.Client == nil {
+			return
+		}
+		self, ok := deps.Nodes.Get("", node)
+		if !ok || !lacks(self, c) {
+			return
+		}
+		if err := patchStatus(ctx, deps.Client, node, nil, c); err != nil {
+			l.log.Warn("network: the verdict on the overlay is not told", "err", err)
+		}
+	}
+	l.prober.repaired = func(link string, about Peer) {
+		if deps.Events == nil || deps.Nodes == nil {
+			return
+		}
+		if self, ok := deps.Nodes.Get("", node); ok {
+			deps.Events.Event(self, corev1.EventTypeWarning, "OverlayChecksumOffload",
+				"Packets through %s arrived with spoiled checksums at node %s: checksum offload of %s was switched off", link, about.Name, link)
+		}
+	}
+	return l
 }
 
 // lay makes the overlay for the node's range, or makes it again when the node's
@@ -76,7 +113,26 @@ func (l *layer) sync(peers map[netip.Prefix]Peer, refused map[string]string) err
 	if changed {
 		l.log.Info("network: routes follow the nodes", "peers", len(peers))
 	}
+	for pods, p := range l.peers {
+		if peers[pods].Name != p.Name {
+			l.metrics.forget(p.Name)
+		}
+	}
+	l.peers = peers
+	l.prober.see(scene{l.at, peers})
 	return nil
+}
+
+// run follows changes with sync, and tests what it leads to, until ctx ends.
+func (l *layer) run(ctx context.Context, w waker, sync func(context.Context) error) error {
+	g := run.New(ctx)
+	g.Go("overlay-test", l.prober.run)
+	g.Go("overlay-sync", func(ctx context.Context) error {
+		watchKernel(ctx, w, l.log)
+		defer l.leave()
+		return follow(ctx, w, l.log, sync)
+	})
+	return g.Wait()
 }
 
 func (l *layer) leave() {

@@ -37,3 +37,21 @@ func (m *metrics) synced(peers int, changed bool, err error) {
 		m.syncs.WithLabelValues("same").Inc()
 	}
 }
+
+// found counts a test of a peer.
+func (m *metrics) found(f finding) {
+	ok := 0.0
+	if f.small == arrived && f.large != lost && f.sum != lost {
+		ok = 1
+	}
+	m.reachable.WithLabelValues(f.peer.Name).Set(ok)
+	if f.took > 0 {
+		m.probe.WithLabelValues(f.peer.Name).Set(f.took.Seconds())
+	}
+}
+
+// forget drops what was told of nodes that are no peers any more.
+func (m *metrics) forget(name string) {
+	m.reachable.DeleteLabelValues(name)
+	m.probe.DeleteLabelValues(name)
+}

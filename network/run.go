@@ -44,11 +44,11 @@ func New(cfg Config, deps Deps) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{cfg: cfg, deps: deps, wake: newWaker()}
-	n.layer = &layer{backend: cfg.backend(), network: cfg.ClusterCIDR.Masked(), log: deps.Log, metrics: newMetrics(deps.Metrics),
-		find: func() (netlink.Link, netip.Addr, error) {
-			link, err := nodeLink(cfg.NodeIP)
-			return link, cfg.NodeIP, err
-		}}
+	n.layer = newLayer(cfg.backend(), cfg.ClusterCIDR.Masked(), deps, cfg.NodeName)
+	n.layer.find = func() (netlink.Link, netip.Addr, error) {
+		link, err := nodeLink(cfg.NodeIP)
+		return link, cfg.NodeIP, err
+	}
 	return n, nil
 }
 
@@ -64,9 +64,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := n.deps.Nodes.WaitSynced(ctx); err != nil {
 		return err
 	}
-	watchKernel(ctx, n.wake, n.deps.Log)
-	defer n.layer.leave()
-	return follow(ctx, n.wake, n.deps.Log, n.sync)
+	return n.layer.run(ctx, n.wake, n.sync)
 }
 
 func (n *Network) sync(ctx context.Context) error {

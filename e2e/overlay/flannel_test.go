@@ -1,0 +1,153 @@
+package overlay
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sampan-dev/sampan/e2e/lab"
+)
+
+// pair is a cluster of two computers made by kubeadm, without a network yet.
+func pair(t *testing.T) (master, node *lab.Computer) {
+	t.Helper()
+	l := lab.New(t)
+	master, node = l.Computer("master1"), l.Computer("node1")
+	master.Do("kubeadm", "init", "--pod-network-cidr=10.244.0.0/16", "--apiserver-advertise-address="+master.Addr.String())
+	line := strings.Fields(strings.ReplaceAll(strings.TrimSpace(master.Do("kubeadm", "token", "create", "--print-join-command", "--ttl=0")), "\\\n", " "))
+	node.Do(line...)
+	master.Sees([]string{`master1 +NotReady`, `node1 +NotReady`}, "get", "nodes")
+	return master, node
+}
+
+// spread runs nginx on both computers behind a service, reachable at a node port.
+const spread = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      tolerations: [{operator: Exists}]
+      terminationGracePeriodSeconds: 0
+      containers: [{name: web, image: nginx:1.25, imagePullPolicy: IfNotPresent}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{port: 80, nodePort: 30080}]
+`
+
+// addresses are the pods' addresses by the computer they are on.
+func addresses(master *lab.Computer, selector string) map[string]string {
+	master.Helper()
+	out := map[string]string{}
+	for _, line := range strings.Fields(master.K("get", "pods", "-l", selector, "-o", `jsonpath={range .items[*]}{.spec.nodeName}={.status.podIP}{"\n"}{end}`)) {
+		on, ip, _ := strings.Cut(line, "=")
+		out[on] = ip
+	}
+	return out
+}
+
+// reach asks each pod from the other computer, and from a pod there.
+func reach(master *lab.Computer, all ...*lab.Computer) {
+	master.Helper()
+	master.K("rollout", "status", "daemonset/web", "--timeout=60s")
+	pods := addresses(master, "app=web")
+	if len(pods) != len(all) {
+		master.Fatalf("pods %v", pods)
+	}
+	for _, c := range all {
+		for on, ip := range pods {
+			c.Answers("http://"+ip+"/", "Welcome to nginx")
+			if on == c.Host {
+				continue
+			}
+			lab.Until(c, "from a pod on "+c.Host+" to one on "+on, func() error {
+				out, err := c.Try("sh", "-c", "nsenter -n -t $(pidof nginx | cut -d' ' -f1) curl -s --max-time 5 http://"+ip+"/")
+				if err != nil || !strings.Contains(out, "Welcome to nginx") {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// TestManifest is `kubectl apply -f kube-flannel.yml` with each backend.
+func TestManifest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("several machines: make e2e")
+	}
+	for _, b := range []struct{ name, route, mtu string }{
+		{"vxlan", `10\.244\.1\.0/24 via 10\.244\.1\.0 dev flannel\.1 .*onlink`, "1450"},
+		{"host-gw", `10\.244\.1\.0/24 via 100\.64\.0\.3 dev eth0`, "1500"},
+		{"udp", `10\.244\.0\.0/16 dev flannel0`, "1472"},
+	} {
+		t.Run(b.name, func(t *testing.T) {
+			master, node := pair(t)
+			master.Sees([]string{"cni plugin not initialized|cni config uninitialized|network plugin is not ready"}, "describe", "node", "master1")
+			master.Sees([]string{`coredns-\S+ +0/1 +Pending`}, "get", "pods", "-n", "kube-system")
+			said := master.K("apply", "-f", master.File("kube-flannel.yml", manifest(b.name)))
+			master.Says(said, "namespace/kube-flannel created", "clusterrole.rbac.authorization.k8s.io/flannel created", "clusterrolebinding.rbac.authorization.k8s.io/flannel created",
+				"serviceaccount/flannel created", "configmap/kube-flannel-cfg created", "daemonset.apps/kube-flannel-ds created")
+			master.Sees([]string{`master1 +Ready`, `node1 +Ready`}, "get", "nodes")
+			master.Sees([]string{`kube-flannel-ds-\S+ +1/1 +Running`}, "get", "pods", "-n", "kube-flannel")
+			master.Sees([]string{`coredns-\S+ +1/1 +Running`}, "get", "pods", "-n", "kube-system")
+			master.Sees([]string{`"False FlannelIsUp Flannel is running on this node"`}, "get", "node", "node1", "-o",
+				`jsonpath="{range .status.conditions[?(@.type=='NetworkUnavailable')]}{.status} {.reason} {.message}{end}"`)
+			master.Sees([]string{`flannel.alpha.coreos.com/backend-type: ` + b.name, `flannel.alpha.coreos.com/public-ip: 100\.64\.0\.3`, `flannel.alpha.coreos.com/kube-subnet-manager: "?true`},
+				"get", "node", "node1", "-o", "yaml")
+			master.Says(master.Sh("cat /run/flannel/subnet.env"), "FLANNEL_NETWORK=10.244.0.0/16\n", "FLANNEL_SUBNET=10.244.0.1/24\n", "FLANNEL_MTU="+b.mtu+"\n", "FLANNEL_IPMASQ=true\n")
+			if routes := master.Sh("ip route"); !regexp.MustCompile(b.route).MatchString(routes) {
+				t.Errorf("no %s in:\n%s", b.route, routes)
+			}
+			master.K("apply", "-f", master.File("web.yaml", spread))
+			reach(master, master, node)
+			for _, c := range []*lab.Computer{master, node} {
+				c.Answers("http://"+strings.TrimSpace(master.K("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))+"/", "Welcome to nginx")
+				c.Answers("http://100.64.0.2:30080/", "Welcome to nginx")
+			}
+			life(master, node, b.name)
+		})
+	}
+}
+
+// life is what happens to nodes: one reboots, one leaves.
+func life(master, node *lab.Computer, backend string) {
+	master.Helper()
+	node.Reboot()
+	master.Sees([]string{`node1 +Ready`}, "get", "nodes")
+	reach(master, master, node)
+	if backend != "vxlan" {
+		return
+	}
+	mac := regexp.MustCompile(`\S+ dst 100\.64\.0\.3`)
+	if fdb := master.Sh("bridge fdb show dev flannel.1"); !mac.MatchString(fdb) {
+		master.Errorf("no entry of the node in:\n%s", fdb)
+	}
+	// What somebody takes away comes back.
+	master.Sh("ip route del 10.244.1.0/24")
+	lab.Until(master, "the route comes back", func() error {
+		if out := master.Sh("ip route"); !strings.Contains(out, "10.244.1.0/24") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	node.StopKubelet()
+	node.PowerOff()
+	master.K("delete", "node", "node1")
+	lab.Until(master, "all traces of a node that left are gone", func() error {
+		routes, fdb, neighbours := master.Sh("ip route"), master.Sh("bridge fdb show dev flannel.1"), master.Sh("ip neigh show dev flannel.1")
+		if strings.Contains(routes, "10.244.1.0") || mac.MatchString(fdb) || strings.Contains(neighbours, "10.244.1.0") {
+			return fmt.Errorf("%s\n%s\n%s", routes, fdb, neighbours)
+		}
+		return nil
+	})
+}
