@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -33,7 +34,7 @@ type apiServerFlags struct {
 	advertise                netip.Addr
 	basicAuth                string
 	allowRemote, apiAudience bool
-	admissionOld             string
+	admissionOld             []string
 	access                   accessFlags
 }
 
@@ -127,12 +128,13 @@ func (f *apiServerFlags) declareServing(c *component) {
 
 func (f *apiServerFlags) retire(c *component) {
 	c.aliases["address"], c.aliases["port"], c.aliases["public-address-override"] = "insecure-bind-address", "insecure-port", "bind-address"
-	c.aliases["admission-control"] = "enable-admission-plugins"
 	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.aliases["service-account-api-audiences"] = "api-audiences"
 	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.in(authnFlags).StringVar(&f.basicAuth, "basic-auth-file", "", "")
 	_ = c.in(authnFlags).MarkHidden("basic-auth-file")
+	c.in("Admission").StringSliceVar(&f.admissionOld, "admission-control", nil, "")
+	_ = c.in("Admission").MarkHidden("admission-control")
 	c.retired = append(c.retired,
 		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector profiling contention-profiling kubelet-https ")},
 		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
@@ -158,6 +160,7 @@ func (f *apiServerFlags) load(log *slog.Logger) error {
 		f.cfg.ServiceCIDRs = append(f.cfg.ServiceCIDRs, p.Masked())
 	}
 	f.insecure(log)
+	f.oldAdmission(log)
 	f.cfg.Host, _ = os.Hostname()
 	if f.cfg.Advertise = f.advertise; !f.advertise.IsValid() {
 		if a, err := netip.ParseAddr(f.cfg.BindAddress); err == nil && !a.IsUnspecified() {
@@ -179,6 +182,21 @@ func (f *apiServerFlags) insecure(log *slog.Logger) {
 		f.cfg.InsecureAddress = "127.0.0.1"
 	}
 	log.Warn("Flag --insecure-port has been deprecated, whoever reaches it may do everything", "address", f.cfg.InsecureAddress, "port", f.cfg.InsecurePort)
+}
+
+// oldAdmission reads --admission-control, which once was the list of all plugins.
+// Those that came since stay; a list that leaves out ServiceAccount is of a time
+// when pods ran without a token, in clusters that have no authority for one.
+func (f *apiServerFlags) oldAdmission(log *slog.Logger) {
+	if len(f.admissionOld) == 0 {
+		return
+	}
+	log.Warn("Flag --admission-control has been deprecated, use --enable-admission-plugins or --disable-admission-plugins")
+	f.cfg.EnableAdmission = append(f.cfg.EnableAdmission, f.admissionOld...)
+	if !slices.Contains(f.admissionOld, "ServiceAccount") {
+		log.Warn("--admission-control leaves ServiceAccount out: pods get no token")
+		f.cfg.DisableAdmission = append(f.cfg.DisableAdmission, "ServiceAccount")
+	}
 }
 
 // authorities reads whom to believe.

@@ -109,6 +109,55 @@ func TestKubeletSpellingsOfLongAgo(t *testing.T) {
 	}
 }
 
+// A kubelet answers everybody only where everybody may do everything anyway.
+func TestKubeletTrustsWhereItsServerDoes(t *testing.T) {
+	conf := func(server string) string {
+		path := filepath.Join(t.TempDir(), "kubeconfig")
+		text := "clusters:\n- name: a\n  cluster: {server: '" + server + "'}\ncontexts:\n- name: c\n  context: {cluster: a}\ncurrent-context: c\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return "--kubeconfig=" + path
+	}
+	open := conf("http://k8s-master:9090")
+	for _, c := range []struct {
+		args   []string
+		server string
+		want   bool
+	}{
+		{[]string{open}, "", true},
+		{[]string{"--v=2"}, "http://k8s-master:8080", true},
+		{[]string{conf("https://k8s-master:6443")}, "", false},
+		{[]string{conf("http://localhost:8080")}, "", false},
+		{[]string{"--kubeconfig=/none"}, "", false},
+		{[]string{open, "--client-ca-file", "/x"}, "", false},
+		{[]string{open, "--anonymous-auth=false"}, "", false},
+		{[]string{open, "--authorization_mode=Webhook"}, "", false},
+		{[]string{open, "--config=/x"}, "", false},
+		{nil, "", false},
+	} {
+		k := newComponent("kubelet", "")
+		got := k.trusting(c.args, c.server)
+		if opened := strings.Contains(strings.Join(got, " "), "--authorization-mode=AlwaysAllow"); opened != c.want || opened != (len(k.warnings) > 0) {
+			t.Errorf("%q: %q, warnings %q", c.args, got, k.warnings)
+		}
+	}
+}
+
+func TestOldListOfAdmission(t *testing.T) {
+	for list, denied := range map[string]string{"LimitRanger,ServiceAccount": "", "LimitRanger,ResourceQuota": "ServiceAccount"} {
+		c, f := apiServer()
+		c.global()
+		if _, err := c.parse([]string{"--admission-control=" + list}); err != nil {
+			t.Fatal(err)
+		}
+		f.oldAdmission(slog.New(slog.DiscardHandler))
+		if strings.Join(f.cfg.EnableAdmission, ",") != list || strings.Join(f.cfg.DisableAdmission, ",") != denied {
+			t.Errorf("%s: on %q, off %q", list, f.cfg.EnableAdmission, f.cfg.DisableAdmission)
+		}
+	}
+}
+
 // program runs a component's main and returns its exit code and what it printed.
 func program(t *testing.T, main func(args []string) int, args ...string) (code int, out, err string) {
 	t.Helper()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -121,7 +123,7 @@ func Kubelet(ctx context.Context, args []string) int {
 		}
 	}
 	host, _ := os.Hostname()
-	cfg, o, err := kubelet.Flags(args, host)
+	cfg, o, err := kubelet.Flags(c.trusting(args, server), host)
 	if err != nil {
 		return c.misused(kubeletUnknown(err))
 	}
@@ -141,6 +143,45 @@ func kubeletUnknown(err error) error {
 	var names []string
 	kubeletFlags(func(_, n, _, _ string) { names = append(names, n) })
 	return unknownFlag(name, names)
+}
+
+// trusting adds, for a kubelet that nothing is said to of who may ask it, what
+// upstream's does then: it answers everybody. Here that is so only if its API
+// server is one that other machines reach over plain HTTP, and so does the same.
+func (c *component) trusting(args []string, server string) []string {
+	for _, name := range []string{"config", "config-dir", "anonymous-auth", "authorization-mode", "client-ca-file", "authentication-token-webhook"} {
+		if _, given := argument(args, name); given {
+			return args
+		}
+	}
+	if path, ok := argument(args, "kubeconfig"); ok && server == "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return args
+		}
+		server, _, _ = client.ClusterOf(text)
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "http" || loopback(u.Hostname()) || u.Hostname() == "localhost" {
+		return args
+	}
+	c.warn("the API server is spoken to over plain HTTP, where everybody may do everything: so is this kubelet, on its port; --anonymous-auth=false or --client-ca-file close it")
+	return append(slices.Clone(args), "--anonymous-auth=true", "--authorization-mode=AlwaysAllow")
+}
+
+// argument finds the value of a flag among arguments.
+func argument(args []string, name string) (value string, given bool) {
+	for i, a := range args {
+		n, v, eq := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if !strings.HasPrefix(a, "-") || strings.ReplaceAll(n, "_", "-") != name {
+			continue
+		}
+		if !eq && i+1 < len(args) {
+			v = args[i+1]
+		}
+		return v, true
+	}
+	return "", false
 }
 
 // shown is a flag's value that is only shown in help.

@@ -30,6 +30,7 @@ type service struct {
 // services are the components in the order in which they start.
 var services = []service{
 	{name: "etcd", about: "etcd, the cluster's database", notify: true, files: []string{"/etc/etcd/etcd.conf"}},
+	{name: "flanneld", about: "overlay between nodes", after: []string{"etcd"}, files: []string{"/etc/sysconfig/flanneld"}, variables: "$FLANNEL_OPTIONS"},
 	{name: "kube-apiserver", about: "Kubernetes API server", after: []string{"etcd"}, notify: true, files: []string{"/etc/kubernetes/config", "/etc/kubernetes/apiserver"},
 		variables: "$KUBE_LOGTOSTDERR $KUBE_LOG_LEVEL $KUBE_ETCD_SERVERS $KUBE_API_ADDRESS $KUBE_API_PORT $KUBELET_PORT $KUBE_ALLOW_PRIV $KUBE_SERVICE_ADDRESSES $KUBE_ADMISSION_CONTROL $KUBE_API_ARGS",
 		check:     func(args []string) error { c, _ := apiServer(); return c.check(args) }},
@@ -120,7 +121,6 @@ those of /etc/etcd/etcd.conf.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.SetInterspersed(true)
 	fs.BoolVar(&o.supervisor, "supervisor", false, "write supervisor's program files instead")
 	fs.StringVar(&o.dir, "dir", "", "the directory to write to; by default everything is printed")
 	fs.StringVar(&o.bin, "bin-dir", "/usr/local/bin", "where the programs are, see `sampan install`")

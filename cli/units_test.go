@@ -88,7 +88,7 @@ func TestProgramFilesForSupervisor(t *testing.T) {
 func TestUnitsOfNobody(t *testing.T) {
 	for want, args := range map[string][]string{
 		`there is no component "kubelt"; did you mean kubelet?`:                                {"kubelt"},
-		`there is no component "x"; those with a unit are etcd, kube-apiserver`:                {"x"},
+		`there is no component "x"; those with a unit are etcd, flanneld, kube-apiserver`:      {"x"},
 		"kube-scheduler: unknown flag: --kubeconfg; did you mean --kubeconfig?":                {"kube-scheduler", "--", "--kubeconfg=/x"},
 		"kubelet: unknown flag: --hostname-overide; did you mean --hostname-override?":         {"kubelet", "--", "--hostname-overide=x"},
 		`kube-controller-manager: invalid argument "x" for "--node-monitor-grace-period" flag`: {"kube-controller-manager", "--", "--node-monitor-grace-period=x"},

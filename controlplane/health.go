@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sampan-dev/sampan/apiserver/virtual"
+	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
 // Where the scheduler and the controllers answer when they run alone, on the
@@ -89,13 +90,29 @@ func (c *ControlPlane) checks() []virtual.Check {
 	if c.whole {
 		scheduler, controllers = c.scheduler.check, c.controllers.check
 	}
-	return []virtual.Check{
-		{Name: "scheduler", Fn: scheduler}, {Name: "controller-manager", Fn: controllers},
-		{Name: "etcd-0", Fn: func(ctx context.Context) (string, error) {
-			if err := c.store.Healthy(ctx); err != nil {
-				return "", fmt.Errorf("etcd: %w", err)
-			}
-			return "ok", nil
-		}},
+	checks := []virtual.Check{{Name: "scheduler", Fn: scheduler}, {Name: "controller-manager", Fn: controllers}}
+	if len(c.cfg.EtcdServers) < 2 {
+		return append(checks, virtual.Check{Name: "etcd-0", Fn: etcdHealth(c.store)})
+	}
+	for i, server := range c.cfg.EtcdServers { // each is asked by itself
+		check := virtual.Check{Name: fmt.Sprintf("etcd-%d", i)}
+		store, err := etcd.NewRemote([]string{server}, c.cfg.EtcdTLS)
+		if check.Fn = etcdHealth(store); err != nil {
+			check.Fn = func(context.Context) (string, error) { return "", err }
+		}
+		checks = append(checks, check)
+	}
+	return checks
+}
+
+// etcdHealth asks whether an etcd answers.
+func etcdHealth(store *etcd.Store) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := store.Healthy(ctx); err != nil {
+			return "", fmt.Errorf("etcd: %w", err)
+		}
+		return "ok", nil
 	}
 }

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -53,5 +54,22 @@ func TestAComponentElsewhereIsAsked(t *testing.T) {
 	s.Close()
 	if _, err := ask(t.Context()); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("gone: %v", err)
+	}
+}
+
+// Every etcd that is named is shown, as upstream does.
+func TestEveryEtcdIsAsked(t *testing.T) {
+	c := &ControlPlane{cfg: Config{EtcdServers: []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}}, scheduler: newVital(), controllers: newVital()}
+	var names []string
+	for _, check := range c.checks() {
+		names = append(names, check.Name)
+	}
+	if got := strings.Join(names, " "); got != "scheduler controller-manager etcd-0 etcd-1" {
+		t.Error(got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.checks()[3].Fn(ctx); err == nil {
+		t.Error("an etcd that nobody runs is healthy")
 	}
 }
