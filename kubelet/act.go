@@ -278,8 +278,10 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 	}
 	in.Target = targetOf(pod, state, s)
 	links := pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks
-	services := spec.ServiceEnv(k.services.List(""), pod.Namespace, links)
-	var err error
+	services, err := k.serviceEnv(ctx, pod.Namespace, links, w.static)
+	if err != nil {
+		return nil, err
+	}
 	if in.Env, err = spec.Environ(ctx, in, k.refs, services); err != nil {
 		return nil, err
 	}
@@ -293,6 +295,22 @@ func (k *Kubelet) containerConfig(ctx context.Context, w *worker, pod *corev1.Po
 		return nil, err
 	}
 	return spec.ContainerConfig(in)
+}
+
+// servicesWait is how long a container waits for the services to be known.
+const servicesWait = 5 * time.Second
+
+// serviceEnv are the variables that name services. Without them a container
+// would not find the API; a static pod must not wait, for it may be the API.
+func (k *Kubelet) serviceEnv(ctx context.Context, namespace string, links, static bool) (map[string]string, error) {
+	if !static {
+		ctx, cancel := context.WithTimeout(ctx, servicesWait)
+		defer cancel()
+		if err := k.services.WaitSynced(ctx); err != nil {
+			return nil, errors.New("services have not yet been read at least once, cannot construct envs")
+		}
+	}
+	return spec.ServiceEnv(k.services.List(""), namespace, links), nil
 }
 
 // targetOf is the container whose processes a debugging container shall see.
