@@ -20,6 +20,7 @@ type table struct {
 	include metav1.IncludeObjectPolicy
 	now     time.Time
 	rows    int
+	line    []byte // room for a row's cells
 }
 
 func newTable(s *Served, version string, include metav1.IncludeObjectPolicy) *table {
@@ -67,10 +68,11 @@ func (t *table) row(w io.Writer, obj api.Object, data []byte) error {
 	if len(t.s.Info.Columns) == 0 {
 		cells = []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
 	}
-	line, err := json.Marshal(cells)
+	line, err := api.AppendLoose(t.line[:0], cells)
 	if err != nil {
 		return err
 	}
+	t.line = line
 	io.WriteString(w, `{"cells":`)
 	w.Write(line)
 	switch t.include {
