@@ -23,9 +23,9 @@ func TestCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		urls = append(urls, "http://"+l.Addr().String())
+		t.Cleanup(func() { l.Close() })
+		urls = append(urls, "http://"+behind(l))
 		initial = append(initial, fmt.Sprintf("m%d=%s", i, urls[i]))
-		l.Close()
 	}
 	groups, stores := make([]*run.Group, n), make([]*etcd.Store, n)
 	servers := make([]*etcd.Server, n)
