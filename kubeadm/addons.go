@@ -17,7 +17,7 @@ import (
 )
 
 // addonDNS deploys CoreDNS.
-func addonDNS(ctx context.Context, c client.Interface, cluster *config.Cluster, say func(string, ...any)) error {
+func addonDNS(ctx context.Context, c client.Interface, cluster *config.Cluster, p *patches, say func(string, ...any)) error {
 	if cluster.DNS.Disabled {
 		say("[addons] Skipping the CoreDNS addon, which is disabled")
 		return nil
@@ -29,6 +29,9 @@ func addonDNS(ctx context.Context, c client.Interface, cluster *config.Cluster, 
 	err = bootstrap.Addons{ClusterDomain: cluster.Networking.DNSDomain, ClusterDNS: dns.String(), Image: dnsImage(cluster), Replicas: 2}.Apply(ctx, c)
 	if err != nil {
 		return err
+	}
+	if err := p.deployment(ctx, c, "coredns", "corednsdeployment", say); err != nil {
+		return fmt.Errorf("add-on coredns: %w", err)
 	}
 	say("[addons] Applied essential addon: CoreDNS")
 	return nil

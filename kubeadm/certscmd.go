@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,7 +46,7 @@ func certsCommand() *cobra.Command {
 			}
 			return err
 		}},
-		renewCommand(&dir, &conf),
+		renewCommand(&dir, &conf), csrCommand(&dir, &conf),
 	)
 	return root
 }
@@ -139,11 +140,11 @@ func renewCommand(dir, conf *string) *cobra.Command {
 		if i.file == "kubelet.conf" { // the kubelet renews its own
 			continue
 		}
-		add(i.file, i.about, func(c *cobra.Command) error { return renewKubeconfig(c, i, *dir, *conf) })
+		add(i.file, i.about, func(c *cobra.Command) error { return renewKubeconfig(c.OutOrStdout(), i, *dir, *conf) })
 	}
 	for _, x := range certificates {
 		if x.ca != "" {
-			add(x.name, x.about, func(c *cobra.Command) error { return renewLeaf(c, x, *dir) })
+			add(x.name, x.about, func(c *cobra.Command) error { return renewLeaf(c.OutOrStdout(), x, *dir) })
 		}
 	}
 	root.AddCommand(&cobra.Command{Use: "all", Short: "Renew all available certificates", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
@@ -164,7 +165,7 @@ func renewCommand(dir, conf *string) *cobra.Command {
 
 // renewLeaf signs a certificate like the one there is: the same names, a new
 // key and a new life.
-func renewLeaf(c *cobra.Command, x certificate, dir string) error {
+func renewLeaf(out io.Writer, x certificate, dir string) error {
 	old, err := readCert(dir, x.base)
 	if err != nil {
 		return err
@@ -180,7 +181,7 @@ func renewLeaf(c *cobra.Command, x certificate, dir string) error {
 	if err := save(p, dir, x.base); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s renewed\n", x.about)
+	fmt.Fprintf(out, "%s renewed\n", x.about)
 	return nil
 }
 
@@ -200,7 +201,7 @@ func like(old *x509.Certificate) pki.Request {
 	return r
 }
 
-func renewKubeconfig(c *cobra.Command, i identity, dir, conf string) error {
+func renewKubeconfig(out io.Writer, i identity, dir, conf string) error {
 	path := filepath.Join(conf, i.file)
 	old, err := kubeconfigCert(path)
 	if err != nil {
@@ -223,6 +224,6 @@ func renewKubeconfig(c *cobra.Command, i identity, dir, conf string) error {
 	}); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "certificate embedded in %s renewed\n", i.about)
+	fmt.Fprintf(out, "certificate embedded in %s renewed\n", i.about)
 	return nil
 }

@@ -41,6 +41,11 @@ func configPrint() *cobra.Command {
 			r.Default(config.Host{CRISocket: "unix:///var/run/containerd/containerd.sock"})
 			return write(c, r)
 		}},
+		&cobra.Command{Use: "upgrade-defaults", Short: "Print default upgrade configuration, that can be used for 'kubeadm upgrade'", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+			u := &config.Upgrade{}
+			u.Default()
+			return write(c, u)
+		}},
 	)
 	return root
 }
@@ -86,6 +91,10 @@ func configMigrate() *cobra.Command {
 		if f.Reset != nil {
 			objects = append(objects, f.Reset)
 		}
+		if f.Upgrade != nil {
+			f.Upgrade.Default()
+			objects = append(objects, f.Upgrade)
+		}
 		if to == "" {
 			return write(c, objects...)
 		}
@@ -121,6 +130,12 @@ func configValidate() *cobra.Command {
 		if f.Join != nil {
 			f.Join.Default(thisHost())
 			if err := f.Join.Check(); err != nil {
+				return err
+			}
+		}
+		if f.Reset != nil {
+			f.Reset.Default(thisHost())
+			if err := f.Reset.Check(); err != nil {
 				return err
 			}
 		}

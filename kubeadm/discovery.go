@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -137,9 +138,8 @@ func pinned(ca []byte, t *config.BootstrapTokenDiscovery) error {
 	if err != nil {
 		return fmt.Errorf("discovery: the cluster's authority: %w", err)
 	}
-	if now := clock.Now(); now.Before(certs[0].NotBefore) {
-		return fmt.Errorf("the cluster's authority is not valid before %s, and it is %s here: one of the machines' clocks is wrong; start an NTP client",
-			certs[0].NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
+	if err := clocks(certs[0], clock.Now()); err != nil {
+		return err
 	}
 	if len(t.CACertHashes) == 0 {
 		return nil
@@ -152,6 +152,19 @@ func pinned(ca []byte, t *config.BootstrapTokenDiscovery) error {
 		}
 	}
 	return fmt.Errorf("cluster CA found in cluster-info ConfigMap is invalid: none of the public keys %q are pinned; the hash of this cluster is printed by `kubeadm token create --print-join-command` on a control plane", strings.Join(have, ":"))
+}
+
+// clocks says what is wrong with an authority as of now, which most often is a clock.
+func clocks(ca *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(ca.NotBefore):
+		return fmt.Errorf("the cluster's authority is not valid before %s, and it is %s here: one of the machines' clocks is wrong; start an NTP client",
+			ca.NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
+	case now.After(ca.NotAfter):
+		return fmt.Errorf("the cluster's authority expired on %s, and it is %s here: if this clock is right the cluster needs a new authority; if not, start an NTP client",
+			ca.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // bootstrapConf is the kubeconfig by which the kubelet gets its certificate.

@@ -164,7 +164,7 @@ func initPhases() []phase[*initRun] {
 		}},
 		{name: "addon", about: "Install required addons for passing conformance tests", parts: []phase[*initRun]{
 			{name: "coredns", about: "Install the CoreDNS addon to a Kubernetes cluster", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
-				return addonDNS(ctx, c, r.cluster, r.say)
+				return addonDNS(ctx, c, r.cluster, r.patches, r.say)
 			})},
 			{name: "kube-proxy", about: "Install the kube-proxy addon to a Kubernetes cluster", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
 				return addonProxy(ctx, c, r.machine(), r.others["KubeProxyConfiguration"], r.say)

@@ -56,6 +56,11 @@ func (r *joinRun) learn(ctx context.Context) error {
 	if r.boot, err = client.New(client.Config{Servers: []string{conf.Server}, CAData: conf.CA, BearerToken: conf.Token, UserAgent: "kubeadm"}); err != nil {
 		return err
 	}
+	return r.read(ctx)
+}
+
+// read gets the cluster's configuration.
+func (r *joinRun) read(ctx context.Context) (err error) {
 	r.say("[preflight] Reading configuration from the %q ConfigMap in namespace %q...", configMapName, "kube-system")
 	r.say("[preflight] Use 'kubeadm init phase upload-config kubeadm --config your-config-file' to re-upload it.")
 	r.cluster, err = fetchCluster(ctx, r.boot)

@@ -181,7 +181,7 @@ func apiServer(m machine) component {
 	return component{
 		name: "kube-apiserver", image: imageName(c, "kube-apiserver", c.KubernetesVersion), command: flags("kube-apiserver", own, c.APIServer.ExtraArgs),
 		mounts: append(mounts, c.APIServer.ExtraVolumes...), env: c.APIServer.ExtraEnvs, cpu: "250m",
-		notes: map[string]string{"kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint": m.local.HostPort()},
+		notes: map[string]string{endpointNote: m.local.HostPort()},
 		host:  m.local.AdvertiseAddress, port: int(m.local.BindPort), scheme: corev1.URISchemeHTTPS, live: "/livez", ready: "/readyz", start: "/livez",
 	}
 }

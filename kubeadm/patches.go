@@ -1,6 +1,8 @@
 package kubeadm
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,11 +13,13 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kubeadm/config"
 )
 
@@ -196,4 +200,30 @@ func (p *patches) pod(c component, say func(string, ...any)) ([]byte, error) {
 		return nil, errors.New(c.name + " with its patches has no container any more")
 	}
 	return text, nil
+}
+
+// deployment changes a Deployment of kube-system as the patches of target say.
+func (p *patches) deployment(ctx context.Context, c client.Interface, name, target string, say func(string, ...any)) error {
+	if p == nil {
+		return nil
+	}
+	of := client.Of[appsv1.Deployment](c, metav1.NamespaceSystem)
+	old, err := of.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	text, err := yaml.Marshal(old)
+	if err != nil {
+		return err
+	}
+	next, err := p.apply(target, text, say)
+	if err != nil || bytes.Equal(next, text) {
+		return err
+	}
+	d := &appsv1.Deployment{}
+	if err := yaml.UnmarshalStrict(next, d); err != nil {
+		return fmt.Errorf("with its patches it is no Deployment any more: %w", err)
+	}
+	_, err = of.Update(ctx, d)
+	return err
 }

@@ -33,7 +33,7 @@ func Main(ctx context.Context, args []string) int {
 
 // Commands are kubeadm's, for whoever offers them under another name.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{initCommand(), joinCommandOf(), resetCommand(), tokenCommand(), certsCommand(), configCommand()}
+	return []*cobra.Command{initCommand(), joinCommandOf(), resetCommand(), tokenCommand(), certsCommand(), configCommand(), upgradeCommand(), kubeconfigCommand(), alphaCommand()}
 }
 
 func versionCommand() *cobra.Command {
@@ -209,6 +209,10 @@ func initFlags(c *cobra.Command) *initOptions {
 	f.StringSliceVar(&o.sans, "apiserver-cert-extra-sans", nil, "Optional extra Subject Alternative Names (SANs) to use for the API Server serving certificate.")
 	f.StringVar(&o.token, "token", "", "The token to use for establishing bidirectional trust between nodes and control-plane nodes.")
 	f.Var(&o.ttl, "token-ttl", "The duration before the token is automatically deleted (e.g. 1s, 2m, 3h). If set to '0', the token will never expire (default 24h0m0s)")
+	var gates string
+	f.StringVar(&gates, "feature-gates", "", "A set of key=value pairs that describe feature gates for various features; here every feature is as its latest stage has it.")
+	f.BoolVar(&o.upload, "experimental-upload-certs", false, "")
+	_ = f.MarkHidden("experimental-upload-certs")
 	f.BoolVar(&o.upload, "upload-certs", false, "Upload control-plane certificates to the kubeadm-certs Secret.")
 	f.BoolVar(&o.hideKey, "skip-certificate-key-print", false, "Don't print the key used to encrypt the control-plane certificates.")
 	f.BoolVar(&o.hideToken, "skip-token-print", false, "Skip printing of the default bootstrap token.")

@@ -3,9 +3,9 @@ package masters
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -78,14 +78,14 @@ type writer struct {
 
 	mu    sync.Mutex
 	acked []string
-	last  map[string]time.Time // of the last acknowledgement, by door
+	at    map[string][]time.Time // of the acknowledgements, by door
 	tried int
 }
 
 // writes begins a writer that ends with the test or with stop.
 func (m *masters) writes(doors []*door) *writer {
 	m.Helper()
-	w := &writer{t: m.T, doors: doors, g: run.New(context.Background()), last: map[string]time.Time{}}
+	w := &writer{t: m.T, doors: doors, g: run.New(context.Background()), at: map[string][]time.Time{}}
 	for _, d := range doors {
 		w.g.Go("writer "+d.name, func(ctx context.Context) error {
 			for range 2000 {
@@ -118,28 +118,54 @@ func (w *writer) write(d *door) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.acked = append(w.acked, name)
-	w.last[d.name] = clock.Now()
+	w.at[d.name] = append(w.at[d.name], clock.Now())
 }
 
-// since waits until a write begun after start was acknowledged through every one
-// of the doors, and says when the last of them was the first to.
-func (w *writer) since(start time.Time, doors []*door) time.Duration {
+// through waits until a write begun after start was acknowledged through every
+// one of the doors.
+func (w *writer) through(start time.Time, doors []*door) time.Duration {
 	w.t.Helper()
-	first := map[string]time.Duration{}
-	lab.Until(w.t, "writes through every door that is left", func() error {
+	lab.Until(w.t, "writes through every door", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, d := range doors {
-			if at, ok := w.last[d.name]; ok && at.After(start) && first[d.name] == 0 {
-				first[d.name] = at.Sub(start)
+			if at := w.at[d.name]; len(at) == 0 || at[len(at)-1].Before(start) {
+				return fmt.Errorf("none through %s", d.name)
 			}
-		}
-		if len(first) < len(doors) {
-			return fmt.Errorf("only %v", first)
 		}
 		return nil
 	})
-	return slices.Max(slices.Collect(maps.Values(first)))
+	return clock.Since(start)
+}
+
+// silence is the longest time since start in which no write was acknowledged
+// through one of the doors.
+func (w *writer) silence(start time.Time, doors []*door) (longest time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range doors {
+		last := start
+		for _, at := range append(slices.Clone(w.at[d.name]), clock.Now()) {
+			if at.After(last) {
+				longest = max(longest, at.Sub(last))
+				last = at
+			}
+		}
+	}
+	return longest
+}
+
+// refused waits until a door takes no writes, and a good while longer: what its
+// loss does to the others is over then.
+func (w *writer) refused(d *door) {
+	w.t.Helper()
+	lab.Until(w.t, d.name+" is lost", func() error {
+		if code, _, err := d.ask(2*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"generateName": "lost-"}}`); err == nil && code == http.StatusCreated {
+			return errors.New("it takes writes")
+		}
+		return nil
+	})
+	_ = clock.Sleep(context.Background(), 2*actsWithin)
 }
 
 // count is how many writes were acknowledged.

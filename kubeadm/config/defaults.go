@@ -106,6 +106,32 @@ func (c *Reset) Default(h Host) {
 // UnmountFlags are the flags of umount2 that a ResetConfiguration may name.
 var UnmountFlags = map[string]int{"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
 
+// Default fills in what an UpgradeConfiguration leaves out.
+func (c *Upgrade) Default() {
+	for _, n := range []*UpgradeNode{&c.Node, &c.Apply.UpgradeNode} {
+		yes(&n.CertificateRenewal)
+		yes(&n.EtcdUpgrade)
+		if n.ImagePullPolicy == "" {
+			n.ImagePullPolicy = corev1.PullIfNotPresent
+		}
+	}
+	if c.Diff.ContextLines == nil {
+		three := 3
+		c.Diff.ContextLines = &three
+	}
+	if c.Timeouts == nil {
+		c.Timeouts = &Timeouts{}
+	}
+	c.Timeouts.fill()
+}
+
+func yes(b **bool) {
+	if *b == nil {
+		t := true
+		*b = &t
+	}
+}
+
 func (n *NodeRegistration) fill(h Host, controlPlane bool) {
 	set(&n.Name, h.Name)
 	n.Name = strings.ToLower(strings.TrimSpace(n.Name))

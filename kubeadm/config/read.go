@@ -56,8 +56,8 @@ func Read(text []byte) (*File, error) {
 			return nil, err
 		}
 	}
-	if f.Init == nil && f.Cluster == nil && f.Join == nil && f.Reset == nil && len(f.Others) == 0 {
-		return nil, errors.New("no InitConfiguration, ClusterConfiguration, JoinConfiguration or ResetConfiguration kind was found in the YAML file")
+	if f.Init == nil && f.Cluster == nil && f.Join == nil && f.Reset == nil && f.Upgrade == nil && len(f.Others) == 0 {
+		return nil, errors.New("no InitConfiguration, ClusterConfiguration, JoinConfiguration, ResetConfiguration or UpgradeConfiguration kind was found in the YAML file")
 	}
 	return f, nil
 }
@@ -138,7 +138,10 @@ func (f *File) take(m map[string]any) error {
 	case "ResetConfiguration":
 		f.Reset = &Reset{}
 		into = f.Reset
-	case "UpgradeConfiguration", "ClusterStatus":
+	case "UpgradeConfiguration":
+		f.Upgrade = &Upgrade{}
+		into = f.Upgrade
+	case "ClusterStatus":
 		return nil
 	case "KubeletConfiguration", "KubeProxyConfiguration":
 		f.Others[kind] = m
@@ -162,7 +165,7 @@ func (f *File) warn(format string, args ...any) {
 	f.Warnings = append(f.Warnings, fmt.Sprintf(format, args...))
 }
 
-// Write puts objects (Init, Cluster, Join, Reset) into one file, apiVersion and
+// Write puts objects (Init, Cluster, Join, Reset, Upgrade) into one file, apiVersion and
 // kind first.
 func Write(objects ...any) ([]byte, error) {
 	var out bytes.Buffer
@@ -179,6 +182,8 @@ func Write(objects ...any) ([]byte, error) {
 			o.APIVersion, o.Kind = Version, "JoinConfiguration"
 		case *Reset:
 			o.APIVersion, o.Kind = Version, "ResetConfiguration"
+		case *Upgrade:
+			o.APIVersion, o.Kind = Version, "UpgradeConfiguration"
 		}
 		text, err := yaml.Marshal(o)
 		if err != nil {

@@ -79,6 +79,56 @@ type Reset struct {
 	Timeouts              *Timeouts `json:"timeouts,omitempty"`
 }
 
+// Upgrade is an UpgradeConfiguration: what the commands of kubeadm upgrade are told.
+type Upgrade struct {
+	metav1.TypeMeta `json:",inline"`
+	Apply           UpgradeApply `json:"apply,omitempty"`
+	Diff            UpgradeDiff  `json:"diff,omitempty"`
+	Node            UpgradeNode  `json:"node,omitempty"`
+	Plan            UpgradePlan  `json:"plan,omitempty"`
+	Timeouts        *Timeouts    `json:"timeouts,omitempty"`
+}
+
+// UpgradeApply is for the first control plane that is upgraded.
+type UpgradeApply struct {
+	UpgradeVersions `json:",inline"`
+	UpgradeNode     `json:",inline"`
+	ForceUpgrade    *bool `json:"forceUpgrade,omitempty"`
+	PrintConfig     *bool `json:"printConfig,omitempty"`
+}
+
+// UpgradeVersions say to which version.
+type UpgradeVersions struct {
+	KubernetesVersion         string `json:"kubernetesVersion,omitempty"`
+	AllowExperimentalUpgrades *bool  `json:"allowExperimentalUpgrades,omitempty"`
+	AllowRCUpgrades           *bool  `json:"allowRCUpgrades,omitempty"`
+}
+
+// UpgradeNode is for every other machine.
+type UpgradeNode struct {
+	CertificateRenewal    *bool             `json:"certificateRenewal,omitempty"`
+	DryRun                *bool             `json:"dryRun,omitempty"`
+	EtcdUpgrade           *bool             `json:"etcdUpgrade,omitempty"`
+	IgnorePreflightErrors []string          `json:"ignorePreflightErrors,omitempty"`
+	SkipPhases            []string          `json:"skipPhases,omitempty"`
+	Patches               *Patches          `json:"patches,omitempty"`
+	ImagePullPolicy       corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	ImagePullSerial       *bool             `json:"imagePullSerial,omitempty"`
+}
+
+// UpgradePlan is for looking first.
+type UpgradePlan struct {
+	UpgradeVersions       `json:",inline"`
+	DryRun                *bool    `json:"dryRun,omitempty"`
+	IgnorePreflightErrors []string `json:"ignorePreflightErrors,omitempty"`
+	PrintConfig           *bool    `json:"printConfig,omitempty"`
+}
+
+// UpgradeDiff is for looking closely.
+type UpgradeDiff struct {
+	ContextLines *int `json:"contextLines,omitempty"`
+}
+
 // APIServer is the API server's own part of a Cluster.
 type APIServer struct {
 	ControlPlaneComponent `json:",inline"`
@@ -225,6 +275,7 @@ type File struct {
 	Cluster *Cluster
 	Join    *Join
 	Reset   *Reset
+	Upgrade *Upgrade
 	// Others are the documents of other components, as they are, by kind:
 	// KubeletConfiguration, KubeProxyConfiguration.
 	Others map[string]map[string]any
