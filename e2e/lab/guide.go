@@ -231,6 +231,7 @@ var packages = map[string]bundle{
 	"kubeadm": {programs: []string{"kubeadm", "kubelet", "kubectl"}, files: map[string]string{"/usr/lib/systemd/system/kubelet.service": kubeletService}},
 	"kubelet": {programs: []string{"kubelet"}, files: map[string]string{"/usr/lib/systemd/system/kubelet.service": kubeletService}},
 	"etcd":    {programs: []string{"etcd", "etcdctl"}, files: map[string]string{"/etc/etcd/etcd.conf": "", "/var/lib/etcd/.keep": ""}, units: []string{"etcd"}},
+	"flannel": {programs: []string{"flanneld"}, files: map[string]string{"/etc/sysconfig/flanneld": "FLANNEL_ETCD_ENDPOINTS=\"http://127.0.0.1:2379\"\nFLANNEL_ETCD_PREFIX=\"/atomic.io/network\"\n"}, units: []string{"flanneld"}},
 	"docker": {files: map[string]string{"/etc/containerd.toml": ContainerdConfig, "/usr/lib/systemd/system/docker.service": `[Unit]
 Description=Containers
 [Service]

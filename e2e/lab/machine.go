@@ -208,6 +208,15 @@ func (m *Machine) CutOff() {
 	}
 }
 
+// Slow lets no more than so many bytes a second through the cable, in each
+// direction; 0 is as fast as before.
+func (m *Machine) Slow(bytesPerSecond uint64) {
+	m.Helper()
+	if err := m.m.Slow(bytesPerSecond); err != nil {
+		m.Fatalf("slow %s down: %v", m.Host, err)
+	}
+}
+
 // Reconnect puts the cable in again.
 func (m *Machine) Reconnect() {
 	m.Helper()
