@@ -28,6 +28,7 @@ const (
 	whyBind          = "node(s) didn't find available persistent volumes to bind"
 	whyZone          = "node(s) had no available volume zone"
 	whyDevices       = "cannot allocate all claims"
+	whyClaimNode     = "resourceclaim not available on the node"
 	whyExclusive     = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
 )
 
@@ -69,9 +70,14 @@ func (k *class) static(n *node) string {
 	if !k.chosen(n) {
 		return whyAffinity
 	}
-	for _, need := range k.volumes {
-		if !need.match(obj) {
-			return need.why
+	return k.unmet(n)
+}
+
+// unmet says what the class's claims miss on n.
+func (k *class) unmet(n *node) string {
+	for i := range k.volumes {
+		if why := k.volumes[i].refuses(n.obj); why != "" {
+			return why
 		}
 	}
 	return ""
@@ -116,7 +122,7 @@ func (k *class) portTaken(n *node) bool {
 func (k *class) why(n *node) rejection {
 	if reason := k.static(n); reason != "" {
 		kind := causeNode
-		if reason == whyVolumeNode || reason == whyBind || reason == whyZone {
+		if reason == k.unmet(n) {
 			kind |= causeVolume
 		}
 		return rejection{[]string{reason}, true, kind}

@@ -189,8 +189,9 @@ func (c *cluster) look(k *class) diagnosis {
 	return d
 }
 
-// message is upstream's text of the diagnosis; preemption is what came of trying to make room.
-func (d *diagnosis) message(preemption string) string {
+// message is upstream's text of the diagnosis; claims and preemption are what
+// came of trying to make room.
+func (d *diagnosis) message(claims, preemption string) string {
 	if d.nodes == 0 {
 		return "no nodes available to schedule pods"
 	}
@@ -201,7 +202,7 @@ func (d *diagnosis) message(preemption string) string {
 		text += histogram(d.counts) + "."
 	}
 	if preemption != "" {
-		text += " preemption: " + preemption
+		text += " " + claims + ", preemption: " + preemption
 	}
 	return text
 }

@@ -80,6 +80,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	for _, wait := range []func(context.Context) error{
 		s.v.nodes.WaitSynced, s.v.pods.WaitSynced, s.v.namespaces.WaitSynced, s.v.services.WaitSynced, s.v.controllers.WaitSynced, s.v.sets.WaitSynced,
 		s.v.stateful.WaitSynced, s.v.budgets.WaitSynced, s.v.claims.WaitSynced, s.v.volumes.WaitSynced, s.v.classes.WaitSynced, s.v.devicesOf.WaitSynced,
+		s.v.slices.WaitSynced, s.v.deviceClasses.WaitSynced,
 	} {
 		if err := wait(ctx); err != nil {
 			return nil
@@ -162,7 +163,7 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 	}
 	if n != nil {
 		restore()
-		choices, ok := s.v.confirm(p, n.obj)
+		choices, grants, ok := s.v.confirm(p, n.obj)
 		if !ok {
 			// Claims changed since the class was judged; word of it is on its way.
 			s.cluster.epoch++
@@ -171,8 +172,8 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 		}
 		delete(s.nominated, podKey(w.pod))
 		s.cluster.putPod(w.info, n.obj.Name)
-		s.assume(choices)
-		t := trip{choices: choices, w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
+		s.assume(choices, grants)
+		t := trip{choices: choices, grants: grants, w: w, pod: p, node: n.obj.Name, began: began, since: w.since, attempts: w.attempts}
 		return func(ctx context.Context) { s.bind(ctx, t) }
 	}
 	d := s.cluster.diagnose(k)
@@ -197,8 +198,29 @@ func (s *Scheduler) attempt(w *waiting) func(ctx context.Context) {
 	}
 	s.line.failed(w, d.cause, false, clock.Now())
 	s.metrics.tried("unschedulable", clock.Since(began))
-	message := d.message(text)
-	return func(ctx context.Context) { s.tellFailure(ctx, p, message, e) }
+	stranded, claims := s.afterDevices(p, &d)
+	message := d.message(claims, text)
+	return func(ctx context.Context) {
+		if stranded != nil {
+			s.giveBack(ctx, stranded)
+		}
+		s.tellFailure(ctx, p, message, e)
+	}
+}
+
+// afterDevices says, in upstream's words, what of devices could help a pod that
+// found no node: giving some back that it has elsewhere.
+func (s *Scheduler) afterDevices(p *corev1.Pod, d *diagnosis) (stranded *devicev1.ResourceClaim, text string) {
+	if len(p.Spec.ResourceClaims) == 0 {
+		return nil, "no new claims to deallocate"
+	}
+	if d.counts[whyClaimNode] > 0 {
+		stranded = s.v.stranded(p)
+	}
+	if stranded == nil {
+		return nil, "still not schedulable"
+	}
+	return stranded, "deallocation of ResourceClaim completed"
 }
 
 // trip is a pod on its way to a node.
@@ -209,6 +231,7 @@ type trip struct {
 	began, since time.Time
 	attempts     int
 	choices      []choice // of volumes
+	grants       []grant  // of devices
 }
 
 // eviction is whom to delete to make room.
@@ -317,7 +340,15 @@ func (s *Scheduler) listen() {
 		s.locked(func() { s.volumeSeen(old, now) })
 		volumes()
 	})
-	s.v.devicesOf.OnChange(func(_, _ *devicev1.ResourceClaim) { volumes() })
+	s.v.devicesOf.OnChange(func(old, now *devicev1.ResourceClaim) {
+		s.locked(func() { s.claimSeen(old, now) })
+		volumes()
+	})
+	s.v.slices.OnChange(func(_, _ *devicev1.ResourceSlice) {
+		s.locked(func() { s.v.inventory = nil })
+		volumes()
+	})
+	s.v.deviceClasses.OnChange(func(_, _ *devicev1.DeviceClass) { volumes() })
 	s.v.classes.OnChange(func(_, _ *storagev1.StorageClass) { volumes() })
 }
 

@@ -70,8 +70,8 @@ func zone(z string) func(*corev1.Node) {
 
 // TestWhy checks the reasons users read in events.
 func TestWhy(t *testing.T) {
-	const none = " preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
-	const useless = " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+	const none = " no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+	const useless = " no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
 	taint := func(n *corev1.Node) {
 		n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
 	}
@@ -93,7 +93,7 @@ func TestWhy(t *testing.T) {
 		"extended": {testNode("n", "1"), nil, testPod("p", "1m", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
 		}), "0/1 nodes are available: 1 Insufficient example.com/gpu." + useless},
-		"never preempts": {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", onto("n"))}, testPod("p", "500m", func(p *corev1.Pod) { never := corev1.PreemptNever; p.Spec.PreemptionPolicy = &never }), "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
+		"never preempts": {testNode("n", "1"), []*corev1.Pod{testPod("x", "800m", onto("n"))}, testPod("p", "500m", func(p *corev1.Pod) { never := corev1.PreemptNever; p.Spec.PreemptionPolicy = &never }), "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster()
@@ -112,7 +112,7 @@ func TestWhy(t *testing.T) {
 			} else if v := c.makeRoom(newInfo(tc.pod), k, &d, nil); v == nil {
 				text = d.noRoomMade()
 			}
-			if got := d.message(text); got != tc.want {
+			if got := d.message("no new claims to deallocate", text); got != tc.want {
 				t.Errorf("message\n got %q\nwant %q", got, tc.want)
 			}
 		})
@@ -272,8 +272,8 @@ func TestDaemonPods(t *testing.T) {
 	c.setPod(testPod("x", "600m", onto("n1")))
 	n, k := c.place(newInfo(testPod("d", "600m", tied("n1"))), nil, clock.Rand(1))
 	d := c.diagnose(k)
-	if want := "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector."; n != nil || d.message("") != want {
-		t.Errorf("placed on %v, message %q; want %q", n, d.message(""), want)
+	if want := "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector."; n != nil || d.message("", "") != want {
+		t.Errorf("placed on %v, message %q; want %q", n, d.message("", ""), want)
 	}
 }
 
@@ -372,7 +372,7 @@ func TestClaimsThatChangeMeanwhile(t *testing.T) {
 		srv.Put(bound)
 		synctest.Wait()
 		for node, want := range map[string]bool{"n1": false, "n2": true} {
-			if _, ok := s.v.confirm(p, s.cluster.byName[node].obj); ok != want {
+			if _, _, ok := s.v.confirm(p, s.cluster.byName[node].obj); ok != want {
 				t.Errorf("%s: %v, want %v", node, ok, want)
 			}
 		}
@@ -529,10 +529,12 @@ func TestDevices(t *testing.T) {
 		p := waits(`pod "default/p": ResourceClaim not created yet`).DeepCopy()
 		name := "p-gpu"
 		p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "gpu", ResourceClaimName: &name}}
-		c := &devicev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}}
+		c := wish(name, "gpu", "none")
+		c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(p, corev1.SchemeGroupVersion.WithKind("Pod"))}
 		srv.Put(c)
+		srv.Put(&devicev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}})
 		srv.Put(p)
-		waits("cannot allocate all claims")
+		waits("2 cannot allocate all claims")
 		c = c.DeepCopy()
 		c.Status.Allocation = &devicev1.AllocationResult{NodeSelector: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
 			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{"n2"}}}}}}}
@@ -691,7 +693,7 @@ func TestRun(t *testing.T) {
 		for _, e := range events {
 			reasons[e.Reason+": "+e.Message] = true
 		}
-		for _, want := range []string{"FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
+		for _, want := range []string{"FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
 			"Scheduled: Successfully assigned default/" + waits + " to n2"} {
 			if !reasons[want] {
 				t.Errorf("no event %q among %v", want, reasons)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
+	"github.com/sampan-dev/sampan/semantics/device"
 	"github.com/sampan-dev/sampan/semantics/volume"
 )
 
@@ -28,6 +29,9 @@ type views struct {
 	volumes     *client.Mirror[corev1.PersistentVolume]
 	classes     *client.Mirror[storagev1.StorageClass]
 	devicesOf   *client.Mirror[devicev1.ResourceClaim]
+	slices      *client.Mirror[devicev1.ResourceSlice]
+
+	deviceClasses *client.Mirror[devicev1.DeviceClass]
 
 	// Pods of one controller are told alike: what chooses them is kept by the
 	// controller's UID as long as no service changes.
@@ -37,6 +41,12 @@ type views struct {
 	// assumed are volumes chosen for claims, by the claim's UID, that the mirror
 	// does not show as taken yet.
 	assumed map[string]types.UID
+
+	// allocating are devices chosen for claims, by the claim's UID, that the
+	// mirror does not show as allocated yet.
+	allocating map[types.UID]*devicev1.AllocationResult
+	inventory  *device.Inventory // of the slices; nil is out of date
+	selectors  map[string]selector
 }
 
 type keptWorkload struct {
@@ -57,7 +67,8 @@ func newViews(m *client.Mirrors) *views {
 		stateful: client.MirrorOf[appsv1.StatefulSet](m, all), budgets: client.MirrorOf[policyv1.PodDisruptionBudget](m, all),
 		claims: client.MirrorOf[corev1.PersistentVolumeClaim](m, all), volumes: client.MirrorOf[corev1.PersistentVolume](m, all),
 		classes: client.MirrorOf[storagev1.StorageClass](m, all), devicesOf: client.MirrorOf[devicev1.ResourceClaim](m, all), kept: map[types.UID]keptWorkload{},
-		assumed: map[string]types.UID{},
+		slices: client.MirrorOf[devicev1.ResourceSlice](m, all), deviceClasses: client.MirrorOf[devicev1.DeviceClass](m, all),
+		assumed: map[string]types.UID{}, allocating: map[types.UID]*devicev1.AllocationResult{}, selectors: map[string]selector{},
 	}
 	v.volumes.Index(byClass, func(pv *corev1.PersistentVolume) []string { return []string{volume.ClassOfVolume(pv)} })
 	v.pods.Index(byClaim, claimsOf)

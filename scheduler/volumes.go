@@ -20,7 +20,19 @@ import (
 // need is what a volume asks of its node.
 type need struct {
 	match func(*corev1.Node) bool
-	why   string // when it does not
+	why   string                    // when it does not
+	judge func(*corev1.Node) string // in place of both, where the reason depends on the node
+}
+
+// refuses says why a node does not do; "" is no objection.
+func (x *need) refuses(n *corev1.Node) string {
+	switch {
+	case x.judge != nil:
+		return x.judge(n)
+	case x.match(n):
+		return ""
+	}
+	return x.why
 }
 
 // Indexes of the mirrors.
@@ -82,7 +94,7 @@ func (v *views) needs(p *corev1.Pod) ([]need, string) {
 	}
 	out = append(out, devices...)
 	if len(open) > 0 {
-		out = append(out, need{func(n *corev1.Node) bool { _, ok := v.plan(open, n); return ok }, whyBind})
+		out = append(out, need{match: func(n *corev1.Node) bool { _, ok := v.plan(open, n); return ok }, why: whyBind})
 	}
 	return out, ""
 }
@@ -97,15 +109,15 @@ func bound(pvc *corev1.PersistentVolumeClaim) bool {
 func reach(pv *corev1.PersistentVolume) []need {
 	var out []need
 	if pv.Spec.NodeAffinity != nil && pv.Spec.NodeAffinity.Required != nil {
-		out = append(out, need{func(n *corev1.Node) bool { return volume.Reachable(pv, n.Labels) == nil }, whyVolumeNode})
+		out = append(out, need{match: func(n *corev1.Node) bool { return volume.Reachable(pv, n.Labels) == nil }, why: whyVolumeNode})
 	}
 	for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelTopologyRegion, corev1.LabelFailureDomainBetaZone, corev1.LabelFailureDomainBetaRegion} {
 		if text, ok := pv.Labels[key]; ok {
 			zones := strings.Split(text, "__")
-			out = append(out, need{func(n *corev1.Node) bool {
+			out = append(out, need{match: func(n *corev1.Node) bool {
 				at, labelled := n.Labels[key]
 				return !labelled && !zoned(n) || slices.Contains(zones, at)
-			}, whyZone})
+			}, why: whyZone})
 		}
 	}
 	return out
@@ -177,18 +189,21 @@ func (v *views) plan(claims []*corev1.PersistentVolumeClaim, n *corev1.Node) ([]
 	return out, true
 }
 
-// confirm chooses volumes for p's open claims on the node that was found for
+// confirm chooses volumes and devices for p's open claims on the node that was found for
 // it. ok is false when the claims, as they are now, do not let p go there: place
 // looked at them earlier. What is bound between the two looks is seen by the second.
-func (v *views) confirm(p *corev1.Pod, n *corev1.Node) (choices []choice, ok bool) {
+func (v *views) confirm(p *corev1.Pod, n *corev1.Node) (choices []choice, grants []grant, ok bool) {
 	if len(claimsOf(p))+len(p.Spec.ResourceClaims) == 0 {
-		return nil, true
+		return nil, nil, true
 	}
 	if choices, ok = v.plan(v.open(p), n); !ok {
-		return nil, false
+		return nil, nil, false
+	}
+	if grants, ok = v.grants(p, n); !ok {
+		return nil, nil, false
 	}
 	needs, why := v.needs(p)
-	return choices, why == "" && !slices.ContainsFunc(needs, func(x need) bool { return !x.match(n) })
+	return choices, grants, why == "" && !slices.ContainsFunc(needs, func(x need) bool { return x.refuses(n) != "" })
 }
 
 // allowed says whether a class makes volumes for a node with these labels.
@@ -223,9 +238,15 @@ func (v *views) open(p *corev1.Pod) []*corev1.PersistentVolumeClaim {
 	return out
 }
 
-// assume keeps the chosen volumes from other pods until the mirror shows that
+// assume keeps the chosen volumes and devices from other pods until the mirror shows that
 // they are taken. s.mu is held.
-func (s *Scheduler) assume(choices []choice) {
+func (s *Scheduler) assume(choices []choice, grants []grant) {
+	for _, g := range grants {
+		if g.result != nil {
+			s.v.allocating[g.claim.UID] = g.result
+			s.cluster.epoch++ // for others there are devices less
+		}
+	}
 	for _, c := range choices {
 		if c.volume != nil {
 			s.v.assumed[c.volume.Name] = c.claim.UID
@@ -234,9 +255,12 @@ func (s *Scheduler) assume(choices []choice) {
 	}
 }
 
-// release gives chosen volumes back.
-func (s *Scheduler) release(choices []choice) {
+// release gives chosen volumes and devices back.
+func (s *Scheduler) release(choices []choice, grants []grant) {
 	s.locked(func() {
+		for _, g := range grants {
+			delete(s.v.allocating, g.claim.UID)
+		}
 		for _, c := range choices {
 			if c.volume != nil && s.v.assumed[c.volume.Name] == c.claim.UID {
 				delete(s.v.assumed, c.volume.Name)

@@ -21,11 +21,20 @@ func (s *Scheduler) bind(ctx context.Context, t trip) {
 	if len(t.choices) > 0 {
 		err := s.take(ctx, t.choices, nodeName)
 		if err != nil {
-			s.release(t.choices)
+			s.release(t.choices, t.grants)
 			s.log.Warn("could not take volumes", "pod", podKey(p), "err", err)
 			s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
 		}
+		if err == nil {
+			s.release(nil, t.grants) // devices are chosen when the volumes are there
+		}
 		s.unbind(w, causeVolume, err != nil)
+		return
+	}
+	if err := s.reserve(ctx, p, t.grants); err != nil {
+		s.log.Warn("could not reserve devices", "pod", podKey(p), "err", err)
+		s.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "DynamicResources", err)
+		s.unbind(w, causeVolume, true)
 		return
 	}
 	b := &corev1.Binding{
@@ -46,6 +55,7 @@ func (s *Scheduler) bind(ctx context.Context, t trip) {
 		}
 		return
 	}
+	s.unreserve(ctx, p, t.grants)
 	s.unbind(w, causeNode, true)
 	if apierrors.IsNotFound(err) || ctx.Err() != nil {
 		return // the pod is gone

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/controller"
@@ -55,9 +56,10 @@ type story struct {
 	registry *prometheus.Registry
 }
 
-func start(t *testing.T, srv *fake.Server, fn func(w *story)) {
+func start(t *testing.T, objs []api.Object, fn func(w *story)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		srv := fake.New(objs...)
 		d := controller.WithClient(srv)
 		w := &story{t, srv, prometheus.NewRegistry()}
 		d.Metrics = controller.NewMetrics(w.registry)
@@ -168,8 +170,9 @@ func (w *story) told(pod, message string, want int) {
 const unique = "kubernetes.io/csi/d.example.com^h-v"
 
 func TestAVolumeFollowsItsPod(t *testing.T) {
-	srv := fake.New(node("n1"), node("n2"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v"))
-	start(t, srv, func(w *story) {
+	objs := []api.Object{node("n1"), node("n2"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v")}
+	start(t, objs, func(w *story) {
+		srv := w.srv
 		a := w.attachment("v", "n1")
 		if a == nil || a.Spec.Attacher != driver || a.Spec.NodeName != "n1" || *a.Spec.Source.PersistentVolumeName != "v" {
 			t.Fatalf("attachment %+v", a)
@@ -245,8 +248,9 @@ func TestNodesThatDoNotAnswer(t *testing.T) {
 		"deleted with use": {node: node("n1"), gone: true, late: true, forcedBy: byTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
-			srv := fake.New(c.node, node("n2"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v"))
-			start(t, srv, func(w *story) {
+			objs := []api.Object{c.node, node("n2"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v")}
+			start(t, objs, func(w *story) {
+				srv := w.srv
 				w.answer("v", "n1", "")
 				w.use("n1", "v")
 				srv.Put(user("p2", "n2", "v"))
@@ -287,12 +291,13 @@ func TestWhatIsLeftAlone(t *testing.T) {
 	no := false
 	other := disk("o", corev1.ReadWriteOnce)
 	other.Spec.CSI.Driver = "plain.example.com"
-	srv := fake.New(node("n1"), node("wild", func(n *corev1.Node) { n.Annotations = nil }), disk("v"), claim("v"), disk("w", corev1.ReadWriteOnce), claim("w"), other, claim("o"),
-		user("p1", "wild", "w"), user("p2", "n1", "o"), user("p3", "n1", "v"), user("p4", "wild", "v"),
-		&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "plain.example.com"}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no}})
 	name := "v"
-	srv.Put(&attachment{ObjectMeta: metav1.ObjectMeta{Name: "by-hand"}, Spec: storagev1.VolumeAttachmentSpec{Attacher: driver, NodeName: "n9", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &name}}})
-	start(t, srv, func(w *story) {
+	objs := []api.Object{node("n1"), node("wild", func(n *corev1.Node) { n.Annotations = nil }), disk("v"), claim("v"), disk("w", corev1.ReadWriteOnce), claim("w"), other, claim("o"),
+		user("p1", "wild", "w"), user("p2", "n1", "o"), user("p3", "n1", "v"), user("p4", "wild", "v"),
+		&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "plain.example.com"}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no}},
+		&attachment{ObjectMeta: metav1.ObjectMeta{Name: "by-hand"}, Spec: storagev1.VolumeAttachmentSpec{Attacher: driver, NodeName: "n9", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &name}}}}
+	start(t, objs, func(w *story) {
+		srv := w.srv
 		if w.attachment("v", "n1") == nil {
 			t.Error("a volume of many nodes is not attached, for another has it")
 		}
@@ -307,8 +312,9 @@ func TestWhatIsLeftAlone(t *testing.T) {
 
 // TestANodeThatBeganToUse is asked once more between being told and being robbed.
 func TestANodeThatBeganToUse(t *testing.T) {
-	srv := fake.New(node("n1"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v"))
-	start(t, srv, func(w *story) {
+	objs := []api.Object{node("n1"), disk("v", corev1.ReadWriteOnce), claim("v"), user("p1", "n1", "v")}
+	start(t, objs, func(w *story) {
+		srv := w.srv
 		w.answer("v", "n1", "")
 		l := &loop{Loop: controller.NewLoop(controller.WithClient(srv), "attachdetach", 1, nil)}
 		w.use("n1", "v")
