@@ -40,7 +40,7 @@ func (s *Server) prepared(next http.Handler) http.Handler {
 			ctx, cancel = context.WithTimeout(ctx, s.timeout(r))
 			defer cancel()
 		}
-		a := &answer{ResponseWriter: w, warnings: warnings}
+		a := &answer{ResponseWriter: w, warnings: warnings, metrics: s.metrics, info: info}
 		switch {
 		case !long:
 			defer s.hurry(ctx, w)()
@@ -262,10 +262,15 @@ type answer struct {
 	written  int64
 	stall    *stall // of a watch
 	waited   time.Duration
+	metrics  *metrics
+	info     *request.Info
 }
 
 // Waited is told how long the request was kept waiting for its turn.
 func (a *answer) Waited(d time.Duration) { a.waited = d }
+
+// CountEvents returns what counts the events that a watch sends.
+func (a *answer) CountEvents() func(bytes int) { return a.metrics.watched(a.info) }
 
 func (a *answer) WriteHeader(code int) {
 	if a.code == 0 && code >= 200 {

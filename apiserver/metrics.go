@@ -22,6 +22,9 @@ type metrics struct {
 	duration, sli, size, sent  *prometheus.HistogramVec
 	inflight, long, deprecated *prometheus.GaugeVec
 	handshakes                 prometheus.Counter
+	events, checks             *prometheus.CounterVec
+	check                      *prometheus.GaugeVec
+	eventSizes                 *prometheus.HistogramVec
 
 	mu     sync.RWMutex
 	series map[seriesKey]*series
@@ -71,7 +74,12 @@ func newMetrics(reg prometheus.Registerer, registry *rest.Registry) *metrics {
 			"group", "version", "resource", "subresource", "removed_release"),
 		handshakes: prometheus.NewCounter(prometheus.CounterOpts{Name: "apiserver_tls_handshake_errors_total", Help: "Number of requests dropped with 'TLS handshake error from' error"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.sli, m.size, m.sent, m.inflight, m.long, m.dropped, m.ended, m.deprecated, m.handshakes)
+	watched := []string{"group", "resource", "version"}
+	m.events = counter("watch_events_total", "Number of events sent in watch clients", watched...)
+	m.eventSizes = histogram("watch_events_sizes", "Watch event size distribution in bytes", prometheus.ExponentialBuckets(1024, 2, 8), watched)
+	m.check = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kubernetes_healthcheck", Help: "This metric records the result of a single healthcheck."}, []string{"name", "type"})
+	m.checks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubernetes_healthchecks_total", Help: "This metric records the results of all healthcheck."}, []string{"name", "type", "status"})
+	reg.MustRegister(m.check, m.checks, m.events, m.eventSizes, m.requests, m.duration, m.sli, m.size, m.sent, m.inflight, m.long, m.dropped, m.ended, m.deprecated, m.handshakes)
 	return m
 }
 
@@ -180,6 +188,28 @@ func (m *metrics) count(s *series, k seriesKey, code int) {
 	c.(prometheus.Counter).Inc()
 	if code == http.StatusTooManyRequests || code == http.StatusGatewayTimeout {
 		m.ended.WithLabelValues(k.verb, k.group, k.version, k.resource, k.sub, k.scope, self, strconv.Itoa(code)).Inc()
+	}
+}
+
+// checked takes in the result of a health check.
+func (m *metrics) checked(name, path string, ok bool) {
+	value, status := 0.0, "error"
+	if ok {
+		value, status = 1, "success"
+	}
+	m.check.WithLabelValues(name, path).Set(value)
+	m.checks.WithLabelValues(name, path, status).Inc()
+}
+
+// watched returns what counts the events of a watch, each with its size.
+func (m *metrics) watched(i *request.Info) func(bytes int) {
+	if _, ok := m.registry.Find(i.GroupVersion().WithResource(i.Resource)); !ok {
+		return func(int) {}
+	}
+	n, sizes := m.events.WithLabelValues(i.Group, i.Resource, i.Version), m.eventSizes.WithLabelValues(i.Group, i.Resource, i.Version)
+	return func(bytes int) {
+		n.Inc()
+		sizes.Observe(float64(bytes))
 	}
 }
 

@@ -20,6 +20,8 @@ func TestMetrics(t *testing.T) {
 		c.do("GET", fmt.Sprintf(base+"pods/p/sub%d", i), "", "")
 		c.do("GET", fmt.Sprintf("/path%d", i), "", "")
 	}
+	c.do("GET", "/readyz", "", "")
+	frames(t, c.h, base+"configmaps?watch=1&resourceVersion=0", 1, func() { c.do("POST", base+"configmaps", jsonType, configJSON("seen", "v")) })
 	r, w := request("GET", "/metrics", ""), recorder()
 	c.h.ServeHTTP(w, r)
 	text := w.Body.String()
@@ -33,6 +35,12 @@ func TestMetrics(t *testing.T) {
 		`apiserver_flowcontrol_dispatched_requests_total{flow_schema="global-default",priority_level="global-default"}`,
 		`apiserver_current_inflight_requests{request_kind="mutating"} 0`,
 		`apiserver_tls_handshake_errors_total 0`,
+		`apiserver_watch_events_total{group="",resource="configmaps",version="v1"} 1`,
+		`apiserver_watch_events_sizes_count{group="",resource="configmaps",version="v1"} 1`,
+		`apiserver_flowcontrol_read_vs_write_current_requests_bucket{phase="executing",request_kind="readOnly",le="0"}`,
+		`apiserver_flowcontrol_read_vs_write_current_requests_bucket{phase="waiting",request_kind="mutating",le="1"}`,
+		`kubernetes_healthcheck{name="ping",type="readyz"} 1`,
+		`kubernetes_healthchecks_total{name="etcd",status="success",type="readyz"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)

@@ -123,6 +123,7 @@ func (s *Server) makeHealth() {
 	s.readyz.Add(s.d.Ready...)
 	for _, h := range []*health.Handler{s.healthz, s.livez, s.readyz} {
 		h.Add(s.d.Healthy...)
+		h.Count(s.metrics.checked)
 	}
 }
 

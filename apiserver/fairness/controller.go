@@ -23,6 +23,7 @@ type Controller struct {
 	c   Config
 	d   Deps
 	met *metrics
+	mix *mix
 
 	table   atomic.Pointer[[]*schema] // in the order of precedence
 	watches watches
@@ -45,7 +46,7 @@ func New(c Config, d Deps) (*Controller, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Controller{c: c, d: d, levels: map[string]*level{}, rev: make(chan struct{}, 1), loaded: make(chan struct{})}
+	f := &Controller{c: c, d: d, mix: newMix(c.Seats), levels: map[string]*level{}, rev: make(chan struct{}, 1), loaded: make(chan struct{})}
 	met, err := newMetrics(f)
 	if err != nil {
 		return nil, fmt.Errorf("fairness: metrics: %w", err)

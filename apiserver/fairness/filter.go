@@ -34,6 +34,8 @@ func (c *Controller) Filter(next http.Handler, long func(*http.Request, *request
 			c.d.Inflight(mutating, 1)
 			defer c.d.Inflight(mutating, -1)
 		}
+		c.mix.shift(phaseExecuting, mutating, 1)
+		defer c.mix.shift(phaseExecuting, mutating, -1)
 		defer t.leave()
 		next.ServeHTTP(w, r)
 	})
@@ -60,7 +62,7 @@ func (c *Controller) enter(r *http.Request, i *request.Info, w http.ResponseWrit
 	flow := s.distinguisher(u, i)
 	t := &ticket{
 		level: s.level, flows: s.flows, work: c.estimate(r, i, s.maxSeats), arrived: clock.Now(), watch: i.Verb == "watch",
-		flow: flow, info: i, user: u.Name,
+		flow: flow, info: i, user: u.Name, mix: c.mix,
 	}
 	s.flows.estimated.Observe(float64(t.work.width()))
 	deadline, has := ctx.Deadline()

@@ -87,6 +87,7 @@ type ticket struct {
 	flow     string
 	info     *request.Info
 	user     string
+	mix      *mix
 	prev, nx *ticket // in the list of those running
 }
 
@@ -288,6 +289,11 @@ func (l *level) begin(t *ticket, now time.Time) {
 func (l *level) await(ctx context.Context, t *ticket, wait time.Duration) string {
 	timer := clock.NewTimer(wait)
 	defer timer.Stop()
+	if t.mix != nil {
+		mutating := isMutating(t.info)
+		t.mix.shift(phaseWaiting, mutating, 1)
+		defer t.mix.shift(phaseWaiting, mutating, -1)
+	}
 	reason := ""
 	select {
 	case <-t.go_:

@@ -21,7 +21,7 @@ type metrics struct {
 	nominal, lower, upper, current   *prometheus.Desc
 	high, average, deviation, smooth *prometheus.Desc
 	target, fair, now                *prometheus.Desc
-	use, load, want                  *prometheus.Desc
+	use, load, want, mix             *prometheus.Desc
 }
 
 const space = "apiserver_flowcontrol_"
@@ -67,6 +67,7 @@ func newMetrics(c *Controller) (*metrics, error) {
 		use:            desc("priority_level_seat_utilization", "Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)", append(level, "phase")),
 		load:           desc("priority_level_request_utilization", "Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)", append(level, "phase")),
 		want:           desc("demand_seats", "Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)", level),
+		mix:            desc("read_vs_write_current_requests", "Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution", []string{"phase", "request_kind"}),
 	}
 	if c.d.Metrics == nil {
 		return m, nil
@@ -187,7 +188,7 @@ func (r *ratio) metric(d *prometheus.Desc, labels ...string) prometheus.Metric {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.inqueue, m.inqueueSeats, m.executing, m.executingSeats, m.nominal, m.lower, m.upper, m.current,
-		m.high, m.average, m.deviation, m.smooth, m.target, m.fair, m.now, m.use, m.load, m.want,
+		m.high, m.average, m.deviation, m.smooth, m.target, m.fair, m.now, m.use, m.load, m.want, m.mix,
 	} {
 		ch <- d
 	}
@@ -201,6 +202,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.c.mu.Lock()
 	defer m.c.mu.Unlock()
 	gauge(m.fair, m.c.fair)
+	m.c.mix.collect(m.mix, ch)
 	for _, l := range m.c.levels {
 		l.mu.Lock()
 		l.advance(clock.Now())

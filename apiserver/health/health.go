@@ -33,6 +33,19 @@ type Handler struct {
 
 	mu     sync.Mutex
 	checks []Check
+	count  func(check, path string, ok bool)
+}
+
+// Count has every result of a check told to fn.
+func (h *Handler) Count(fn func(check, path string, ok bool)) { h.count = fn }
+
+// run runs a check and has its result counted.
+func (h *Handler) run(c Check, r *http.Request) error {
+	err := c.Fn(r)
+	if h.count != nil {
+		h.count(c.Name, strings.TrimPrefix(h.path, "/"), err == nil)
+	}
+	return err
 }
 
 // New returns a handler at path, such as "/readyz".
@@ -80,7 +93,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&lines, "[+]%s excluded: ok\n", c.Name)
 			continue
 		}
-		if err := c.Fn(r); err != nil {
+		if err := h.run(c, r); err != nil {
 			h.log.Info("health check failed", "path", h.path, "check", c.Name, "err", err)
 			fmt.Fprintf(&lines, "[-]%s failed: reason withheld\n", c.Name)
 			failed = append(failed, c.Name)
@@ -108,7 +121,7 @@ func (h *Handler) one(w http.ResponseWriter, r *http.Request, name string) {
 		if c.Name != name {
 			continue
 		}
-		if err := c.Fn(r); err != nil {
+		if err := h.run(c, r); err != nil {
 			http.Error(w, fmt.Sprintf("internal server error: %v", err), http.StatusInternalServerError)
 			return
 		}

@@ -62,7 +62,7 @@ func (x *exchange) streamEvents(ctx context.Context, w *Watch) {
 	if flush.Flush() != nil {
 		return
 	}
-	f := &framer{x: x}
+	f := &framer{x: x, count: counterOf(x.w)}
 	for {
 		events, err := w.Next(ctx)
 		if err != nil {
@@ -97,6 +97,8 @@ type framer struct {
 	x    *exchange
 	buf  bytes.Buffer
 	sent int // table frames so far: only the first has columns
+
+	count func(bytes int)
 }
 
 func (f *framer) add(s *Seen) error {
@@ -105,7 +107,23 @@ func (f *framer) add(s *Seen) error {
 		return err
 	}
 	f.frame(string(s.Type), data)
+	f.count(len(data))
 	return nil
+}
+
+// counterOf finds, below an answer's wrappers, what counts the events sent.
+func counterOf(w http.ResponseWriter) func(bytes int) {
+	for w != nil {
+		if c, ok := w.(interface{ CountEvents() func(int) }); ok {
+			return c.CountEvents()
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = u.Unwrap()
+	}
+	return func(int) {}
 }
 
 // object returns the bytes of an event's object.
