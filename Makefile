@@ -41,6 +41,7 @@ test: deps build lint ## all tests; those that start nodes need root and are ski
 
 .PHONY: e2e
 e2e: deps build ## all scenes on real clusters, those of several machines too
+	hack/deps.sh tests
 	$(GO) test ./e2e/... -p 1 -count=1 -timeout 60m -parallel 3 -v
 
 COUNT ?= 20

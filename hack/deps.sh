@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs, from Debian's packages, the programs Sampan runs or is built with
-# and that are missing. Without root it only says what is missing.
+# and that are missing. Without root it only says what is missing. With the word
+# "tests" also those that the scenes of several machines put beside it: none of
+# their services starts on this computer.
 set -euo pipefail
 
 if ! command -v go >/dev/null; then
@@ -8,6 +10,9 @@ if ! command -v go >/dev/null; then
 	exit 1
 fi
 declare -A package=([gcc]=gcc [runc]=runc [mount]=mount [nsenter]=util-linux [ip]=iproute2 [curl]=curl [dpkg-deb]=dpkg)
+if [ "${1:-}" = tests ]; then
+	package+=([keepalived]=keepalived [nginx]="nginx libnginx-mod-stream" [nc]=netcat-openbsd [cfssl]=golang-cfssl [openssl]=openssl [ss]=iproute2 [nft]=nftables)
+fi
 missing=()
 for program in "${!package[@]}"; do
 	PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("${package[$program]}")
@@ -21,4 +26,12 @@ fi
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+policy=/usr/sbin/policy-rc.d
+if [ "${1:-}" = tests ] && [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod +x $policy
+	trap 'rm -f $policy' EXIT
+fi
+# Unquoted: an entry may be two packages.
+# shellcheck disable=SC2068
+apt-get install -y -qq --no-install-recommends ${missing[@]} >/dev/null
