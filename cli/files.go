@@ -55,17 +55,14 @@ func readFile(path, kind string, versions []string, into any) error {
 
 // schedulerConfiguration is what is understood of a KubeSchedulerConfiguration.
 type schedulerConfiguration struct {
-	Parallelism              int              `json:"parallelism"`
-	PodInitialBackoffSeconds int              `json:"podInitialBackoffSeconds"`
-	PodMaxBackoffSeconds     int              `json:"podMaxBackoffSeconds"`
-	LeaderElection           leaderElection   `json:"leaderElection"`
-	ClientConnection         clientConnection `json:"clientConnection"`
-	Extenders                []any            `json:"extenders"`
-	Profiles                 []struct {
-		SchedulerName string `json:"schedulerName"`
-		Plugins       any    `json:"plugins"`
-		PluginConfig  any    `json:"pluginConfig"`
-	} `json:"profiles"`
+	Parallelism              *int                    `json:"parallelism"`
+	PodInitialBackoffSeconds *int                    `json:"podInitialBackoffSeconds"`
+	PodMaxBackoffSeconds     *int                    `json:"podMaxBackoffSeconds"`
+	PercentageOfNodesToScore *int32                  `json:"percentageOfNodesToScore"`
+	LeaderElection           leaderElection          `json:"leaderElection"`
+	ClientConnection         clientConnection        `json:"clientConnection"`
+	Extenders                []any                   `json:"extenders"`
+	Profiles                 []scheduler.ProfileFile `json:"profiles"`
 }
 
 // schedulerFile lays a file over cfg; as upstream's, it wins over flags. What is
@@ -79,20 +76,25 @@ func schedulerFile(path string, cfg *scheduler.Config, effective map[string]stri
 	if err != nil {
 		return err
 	}
-	switch {
-	case len(f.Profiles) > 1:
-		return fmt.Errorf("--config %s: profiles: Too many: %d: must have at most 1 item; run another kube-scheduler for another profile", path, len(f.Profiles))
-	case len(f.Profiles) == 1 && (f.Profiles[0].Plugins != nil || f.Profiles[0].PluginConfig != nil):
-		return fmt.Errorf("--config %s: profiles[0].plugins, profiles[0].pluginConfig: Forbidden: this scheduler has one set of plugins", path)
-	case len(f.Extenders) > 0:
-		return fmt.Errorf("--config %s: extenders: Forbidden: this scheduler calls none", path)
+	if err := f.check(); err != nil {
+		return fmt.Errorf("--config %s: %w", path, err)
 	}
-	if len(f.Profiles) == 1 && f.Profiles[0].SchedulerName != "" {
-		cfg.Name = f.Profiles[0].SchedulerName
+	for i := range f.Profiles {
+		p, err := f.Profiles[i].Profile()
+		if err != nil {
+			return fmt.Errorf("--config %s: profiles[%d].%w", path, i, err)
+		}
+		cfg.Profiles = append(cfg.Profiles, p)
 	}
-	cfg.Parallelism = orElse(f.Parallelism, cfg.Parallelism)
-	cfg.InitialBackoff = orElse(time.Duration(f.PodInitialBackoffSeconds)*time.Second, cfg.InitialBackoff)
-	cfg.MaxBackoff = orElse(time.Duration(f.PodMaxBackoffSeconds)*time.Second, cfg.MaxBackoff)
+	if f.Parallelism != nil {
+		cfg.Parallelism = *f.Parallelism
+	}
+	if f.PodInitialBackoffSeconds != nil {
+		cfg.InitialBackoff = time.Duration(*f.PodInitialBackoffSeconds) * time.Second
+	}
+	if f.PodMaxBackoffSeconds != nil {
+		cfg.MaxBackoff = time.Duration(*f.PodMaxBackoffSeconds) * time.Second
+	}
 	cfg.Kubeconfig = orElse(f.ClientConnection.Kubeconfig, cfg.Kubeconfig)
 	e, l := &cfg.Election, f.LeaderElection
 	if l.LeaderElect != nil {
@@ -101,6 +103,41 @@ func schedulerFile(path string, cfg *scheduler.Config, effective map[string]stri
 	e.LeaseDuration, e.RenewDeadline, e.RetryPeriod = span(l.LeaseDuration, e.LeaseDuration), span(l.RenewDeadline, e.RenewDeadline), span(l.RetryPeriod, e.RetryPeriod)
 	e.Name, e.Namespace = orElse(l.ResourceName, e.Name), orElse(l.ResourceNamespace, e.Namespace)
 	effective["config"] = path
+	return nil
+}
+
+// check tells what is wrong with a scheduler's file, in the fields' words.
+func (f *schedulerConfiguration) check() error {
+	first, most := 1, 10
+	for _, v := range []struct{ p, at *int }{{f.PodInitialBackoffSeconds, &first}, {f.PodMaxBackoffSeconds, &most}} {
+		if v.p != nil {
+			*v.at = *v.p
+		}
+	}
+	if p := f.PercentageOfNodesToScore; p != nil && (*p < 0 || *p > 100) {
+		return fmt.Errorf("percentageOfNodesToScore: Invalid value: %d: not in valid range [0-100]", *p)
+	}
+	seen := map[string]bool{}
+	for i := range f.Profiles {
+		name := f.Profiles[i].SchedulerName
+		if name == "" && len(f.Profiles) > 1 {
+			return fmt.Errorf("profiles[%d].schedulerName: Required value", i)
+		}
+		if seen[name] {
+			return fmt.Errorf("profiles[%d].schedulerName: Duplicate value: %q", i, name)
+		}
+		seen[name] = true
+	}
+	switch {
+	case f.Parallelism != nil && *f.Parallelism <= 0:
+		return fmt.Errorf("parallelism: Invalid value: %d: should be an integer value greater than zero", *f.Parallelism)
+	case first <= 0:
+		return fmt.Errorf("podInitialBackoffSeconds: Invalid value: %d: must be greater than 0", first)
+	case most < first:
+		return fmt.Errorf("podMaxBackoffSeconds: Invalid value: %d: must be greater than or equal to PodInitialBackoffSeconds", most)
+	case len(f.Extenders) > 0:
+		return fmt.Errorf("extenders: Forbidden: this scheduler calls none")
+	}
 	return nil
 }
 

@@ -255,8 +255,7 @@ func TestConfigurationFiles(t *testing.T) {
 	}
 	head := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
 	for text, want := range map[string]string{
-		head + "profiles: [{schedulerName: a}, {schedulerName: b}]\n":                      "profiles: Too many",
-		head + "profiles: [{schedulerName: a, plugins: {score: {}}}]\n":                    "one set of plugins",
+		head + "profiles: [{schedulerName: a}, {schedulerName: a}]\n":                      `profiles[1].schedulerName: Duplicate value: "a"`,
 		head + "extenders: [{urlPrefix: x}]\n":                                             "extenders: Forbidden",
 		"apiVersion: v1\nkind: Pod\n":                                                      `no kind "Pod" is registered for version "v1"`,
 		head + "profiles: [{schedulerName: mine}]\nleaderElection: {leaderElect: false}\n": "",
