@@ -114,9 +114,47 @@ func TestManifest(t *testing.T) {
 				c.Answers("http://"+strings.TrimSpace(master.K("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))+"/", "Welcome to nginx")
 				c.Answers("http://100.64.0.2:30080/", "Welcome to nginx")
 			}
+			verdict(master, "master1", "True PeersReached this node reaches the pods of all other nodes (1)")
+			verdict(master, "node1", "True PeersReached")
+			if b.name == "vxlan" {
+				selftest(master, node)
+			}
 			life(master, node, b.name)
 		})
 	}
+}
+
+// verdict waits until a node says that of the overlay.
+func verdict(master *lab.Computer, name, want string) {
+	master.Helper()
+	lab.Within(master, 4*lab.Limit, name+" says "+want, func() error {
+		out, err := master.Kubectl("get", "node", name, "-o", "jsonpath={range .status.conditions[?(@.type=='OverlayReachable')]}{.status} {.reason} {.message}{end}")
+		if err != nil || !strings.Contains(out, want) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// selftest spoils the way between the nodes in three manners, one after the
+// other, and puts it in order again.
+func selftest(master, node *lab.Computer) {
+	master.Helper()
+	spoil := func(rule string) {
+		node.Sh("nft delete table ip spoil 2>/dev/null; nft add table ip spoil; nft 'add chain ip spoil in { type filter hook input priority 0; }'; nft 'add rule ip spoil in " + rule + " drop'")
+		// A flanneld that starts tests at once, one that was content only after a while.
+		master.K("delete", "pod", "-n", "kube-flannel", "-l", "app=flannel", "--field-selector=spec.nodeName=master1")
+	}
+	spoil("udp dport 8474")
+	verdict(master, "master1", "False ChecksumsSpoiled node node1 (100.64.0.3)")
+	master.Sh("! command -v ethtool || ethtool -k flannel.1 | grep -q 'tx-checksumming: off'")
+	master.Says(master.Sh("cat /var/log/pods/kube-flannel_*/kube-flannel/*.log"), "the link's offload is switched off")
+	spoil("udp dport 8472 meta length > 1400")
+	verdict(master, "master1", "False PacketsTooLarge node node1 (100.64.0.3): packets of 1450 bytes do not arrive, smaller ones do")
+	spoil("udp dport 8472")
+	verdict(master, "master1", "False PeerUnreachable node node1 (100.64.0.3): no answer from its pods' range 10.244.1.0/24")
+	node.Sh("nft delete table ip spoil")
+	verdict(master, "master1", "True PeersReached")
 }
 
 // life is what happens to nodes: one reboots, one leaves.
