@@ -312,7 +312,7 @@ func (s *server) abandon(m *metrics) {
 
 // check asks a server for its readiness until ctx ends.
 func (b *Balancer) check(ctx context.Context, s *server) {
-	t := &http.Transport{TLSClientConfig: b.cfg.TLS.Clone(), ForceAttemptHTTP2: true, MaxConnsPerHost: 1,
+	t := &http.Transport{TLSClientConfig: b.cfg.TLS.Clone(), ForceAttemptHTTP2: true, MaxConnsPerHost: 2,
 		DialContext: (&net.Dialer{Timeout: b.cfg.Timeout}).DialContext}
 	defer t.CloseIdleConnections()
 	c := &http.Client{Transport: t, Timeout: b.cfg.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -349,24 +349,42 @@ func (b *Balancer) alone() bool {
 	return len(b.servers) == 1
 }
 
-// ask is one question. Who must not know whether a server is ready has learnt
-// that it answers and decides who may.
+// ask finds out a server's state. Whether it is ready it may not know for a
+// while, where its store has lost the majority; that it lives it says at once.
 func ask(ctx context.Context, c *http.Client, addr string) (State, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/readyz", nil)
-	if err != nil {
+	lives := make(chan bool, 1)
+	run.Detach(ctx, "liveness of "+addr, func(ctx context.Context) {
+		_, err := get(ctx, c, addr, "/livez")
+		lives <- err == nil
+	})
+	code, err := get(ctx, c, addr, "/readyz")
+	switch {
+	case err != nil && <-lives:
+		return Unready, err
+	case err != nil:
 		return Down, err
+	}
+	switch code {
+	// Who must not know whether a server is ready has learnt that it answers and
+	// decides who may.
+	case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+		return Ready, nil
+	}
+	return Unready, fmt.Errorf("/readyz: status %d", code)
+}
+
+func get(ctx context.Context, c *http.Client, addr, path string) (int, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+path, nil)
+	if err != nil {
+		return 0, err
 	}
 	r.Header.Set("User-Agent", "sampan-balancer")
 	resp, err := c.Do(r)
 	if err != nil {
-		return Down, err
+		return 0, err
 	}
 	resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
-		return Ready, nil
-	}
-	return Unready, fmt.Errorf("/readyz: %s", resp.Status)
+	return resp.StatusCode, nil
 }
 
 // observe books what a server said, and closes connections that are better elsewhere.

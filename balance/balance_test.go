@@ -28,16 +28,17 @@ const patience = time.Minute
 // api is an API server as far as a balancer can tell.
 type api struct {
 	*httptest.Server
-	unready, hangs atomic.Bool
-	asked          atomic.Int64
+	unready, hangs, slow atomic.Bool
+	asked                atomic.Int64
 }
 
 func newAPI(t *testing.T, name string) *api {
 	a := &api{}
 	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case a.hangs.Load():
+		case a.hangs.Load(), a.slow.Load() && r.URL.Path == "/readyz":
 			<-r.Context().Done()
+		case r.URL.Path == "/livez":
 		case r.URL.Path != "/readyz":
 			fmt.Fprint(w, name)
 		case a.unready.Load():
@@ -169,6 +170,18 @@ func TestNobodyIsReady(t *testing.T) {
 	if closed := testutil.CollectAndCount(b.Balancer.metrics.closed); closed != 0 {
 		t.Error("connections were closed though no server was better")
 	}
+}
+
+// Who lives but cannot tell whether it is ready is better than who does not answer.
+func TestLivesAndDoesNotKnow(t *testing.T) {
+	dead, slow := newAPI(t, "dead"), newAPI(t, "slow")
+	b := start(t, Config{Prefer: dead.addr(), Timeout: 3 * time.Second}, dead, slow)
+	b.known()
+	b.answers("dead")
+	slow.slow.Store(true)
+	dead.hangs.Store(true)
+	b.client.Timeout = 5 * time.Second
+	b.answers("slow")
 }
 
 // A balancer that starts without the server it was told of uses those that it knew before.

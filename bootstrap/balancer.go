@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -52,6 +53,28 @@ func (s *session) joinedBalancer() error {
 		at += ":443"
 	}
 	return s.newBalancer(pool, "", at)
+}
+
+// ServerReady asks an API server whether it is ready, and knows it by authorities;
+// none takes whoever answers, on loopback.
+func ServerReady(authorities *x509.CertPool, at string) func(context.Context) error {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{RootCAs: authorities, ServerName: apiName, InsecureSkipVerify: authorities == nil, MinVersion: tls.VersionTLS12}}}
+	return func(ctx context.Context) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+at+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.Do(r)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+			return fmt.Errorf("/readyz: %s", resp.Status)
+		}
+		return nil
+	}
 }
 
 // server is how a node without a control plane reaches the API.

@@ -14,6 +14,7 @@ import (
 	kubeletconfig "github.com/sampan-dev/sampan/kubelet/config"
 
 	"github.com/sampan-dev/sampan/controlplane"
+	"github.com/sampan-dev/sampan/vip"
 )
 
 // Config describes one server: a control plane with its node, or, with Join, a
@@ -44,6 +45,8 @@ type Config struct {
 	// BalancerPort is where a node reaches all API servers through its balancer; 0 for none.
 	BalancerPort int
 
+	VIP vip.Config // a virtual address that the control planes share; zero for none
+
 	ImportImages   []string // directories of image archives
 	ManifestDir    string   // of static pods; empty for none
 	Registry       string   // loopback registry of the node; empty for none
@@ -55,6 +58,8 @@ type Config struct {
 	EtcdCertFile   string
 	EtcdKeyFile    string
 	NoNode         bool // a control plane only
+	// NetworkBackend is how pods of several nodes reach each other, by flannel's names; empty for VXLAN.
+	NetworkBackend string
 	// EvictionHard are the kubelet's thresholds, "memory.available<100Mi,…"; empty for its defaults.
 	EvictionHard map[string]string
 	// ImageGCHigh is the percentage of disk use above which unused images go; 0 for the kubelet's default.
@@ -71,7 +76,7 @@ func Defaults() Config {
 		ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
 		ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local",
 		Registry: "127.0.0.1:5000", ManifestDir: "/etc/kubernetes/manifests",
-		BalancerPort: 7445,
+		BalancerPort: 7445, VIP: vip.Defaults(),
 	}
 }
 
@@ -94,6 +99,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.ControlPlane, "control-plane", false, "with --join: become another control plane of the cluster, with a member of its etcd")
 	fs.BoolVar(&c.ClusterInit, "cluster-init", false, "let other control planes join: the etcd built in listens for members over TLS, at ports 2379 and 2380")
 	fs.StringVar(&c.CertificateKey, "certificate-key", "", "the key by which the certificates that control planes share are encrypted: kept for two hours by the one that is joined, used by those that join")
+	c.VIP.Flags(fs)
 	fs.IntVar(&c.BalancerPort, "balancer-port", c.BalancerPort, "the port, on loopback and for the node's pods, of the balancer over all API servers, which nodes that joined and control planes of several have; 0 for none")
 	fs.StringSliceVar(&c.ImportImages, "import-images", nil, "directories of image archives to import at start")
 	fs.StringVar(&c.ManifestDir, "pod-manifest-path", c.ManifestDir, "directory of static pods' manifests; empty for none")
@@ -111,6 +117,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "authority of the external etcd")
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "client certificate for the external etcd")
 	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "key of that certificate")
+	fs.StringVar(&c.NetworkBackend, "flannel-backend", c.NetworkBackend, "how pods of several nodes reach each other: vxlan (the default), host-gw, udp, or none for a network of your own (CNI)")
 	fs.BoolVar(&c.NoNode, "disable-node", false, "run the control plane only")
 }
 
@@ -136,6 +143,13 @@ func (c *Config) Check() error {
 	}
 	if c.Token != "" && !tokenForm.MatchString(c.Token) {
 		errs = append(errs, fmt.Errorf("--token: want the form abcdef.0123456789abcdef"))
+	}
+	if c.VIP.On() {
+		c.VIP.Self = c.NodeIP
+		errs = append(errs, c.VIP.Check())
+		if c.Join != "" && !c.ControlPlane {
+			errs = append(errs, errors.New("--vip: only a control plane serves at the virtual address"))
+		}
 	}
 	if c.BalancerPort < 0 || c.BalancerPort > 65535 {
 		errs = append(errs, fmt.Errorf("--balancer-port %d: want 0 to 65535", c.BalancerPort))

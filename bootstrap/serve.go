@@ -29,6 +29,7 @@ import (
 	"github.com/sampan-dev/sampan/kubelet/server"
 	"github.com/sampan-dev/sampan/node"
 	"github.com/sampan-dev/sampan/storage/etcd"
+	"github.com/sampan-dev/sampan/vip"
 )
 
 // Serve runs one server until ctx ends: a control plane with its node, or a
@@ -82,6 +83,13 @@ func (s *session) serve(ctx context.Context) error {
 	if s.balancer != nil {
 		g.Go("balancer", s.balancer.Run)
 	}
+	if s.VIP.On() {
+		v, err := vip.New(s.VIP, vip.Deps{Ready: ServerReady(s.pki.CA.Pool(), address(loopback, s.Port)), Metrics: s.metrics, Log: s.log})
+		if err != nil {
+			return err
+		}
+		g.Go("virtual address", v.Run)
+	}
 	g.Go("control plane", cp.Run)
 	joinable := make(chan struct{}) // closed when nodes have the rights they need
 	g.Go("objects", func(ctx context.Context) error { return s.objects(ctx, cp, joinable) })
@@ -104,6 +112,9 @@ func (s *session) certificates() error {
 		s.NodeName, s.NodeIP.String(), "localhost", "127.0.0.1", firstOf(s.ServiceCIDR).String(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.ClusterDomain,
 	}, s.TLSSANs...)
+	if s.VIP.On() {
+		hosts = append(hosts, s.VIP.Address.Addr().String())
+	}
 	var err error
 	if s.pki, err = EnsurePKI(s.path("pki"), hosts); err != nil {
 		return err
@@ -230,6 +241,7 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 		Name: s.NodeName, IP: s.NodeIP, ClusterCIDR: s.ClusterCIDR, ServiceCIDR: s.ServiceCIDR,
 		ClusterDNS: s.ClusterDNS.String(), ClusterDomain: s.ClusterDomain, Version: api.Version().GitVersion,
 	}.Config()
+	cfg.Network.Backend = s.NetworkBackend
 	cfg.Binary, cfg.Endpoint, cfg.Images = binary, s.Endpoint, s.ImportImages
 	if len(s.ImportImages) > 0 {
 		cfg.Registry, cfg.RegistryDir = s.Registry, s.path("registry")
