@@ -134,7 +134,7 @@ func (s *session) enter(ctx context.Context) error {
 	defer ms.Close()
 	s.members, err = s.room(ctx, ms)
 	if err != nil {
-		return fmt.Errorf("%w; was the control plane at %s started with --cluster-init?", err, s.Join)
+		return fmt.Errorf("members of etcd: %w; a control plane that others join is started with --cluster-init", err)
 	}
 	return nil
 }
@@ -181,6 +181,8 @@ func (s *session) room(ctx context.Context, ms *etcd.Members) (string, error) {
 			if err := ms.Remove(ctx, m.ID); err != nil {
 				return "", err
 			}
+		} else if m.Learner && !slices.Contains(m.PeerURLs, peer) { // etcd takes one at a time
+			return "", fmt.Errorf("etcd: member %x, at %s, is joining at the moment", m.ID, strings.Join(m.PeerURLs, ", "))
 		}
 	}
 	if list, err = ms.Add(ctx, peer); err != nil {
