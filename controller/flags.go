@@ -98,7 +98,7 @@ func (c *Config) CheckNames(known []string) error {
 // are their own programs, and what others did is done by the API server.
 var elsewhere = []string{
 	"service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller", "storageversion-garbage-collector-controller", "storage-version-migrator-controller",
-	"selinux-warning-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller", "device-taint-eviction-controller",
+	"selinux-warning-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"validatingadmissionpolicy-status-controller",
 }
 

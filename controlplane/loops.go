@@ -15,6 +15,7 @@ import (
 	"github.com/sampan-dev/sampan/controller/cronjob"
 	"github.com/sampan-dev/sampan/controller/daemonset"
 	"github.com/sampan-dev/sampan/controller/deployment"
+	"github.com/sampan-dev/sampan/controller/devicetainteviction"
 	"github.com/sampan-dev/sampan/controller/disruption"
 	"github.com/sampan-dev/sampan/controller/endpoints"
 	"github.com/sampan-dev/sampan/controller/endpointslice"
@@ -152,6 +153,7 @@ var loops = []loop{
 	plain("volumeattributesclass-protection-controller", protection.NewAttributes),
 	plain("legacy-serviceaccount-token-cleaner-controller", legacytoken.New),
 	plain("resourceclaim-controller", resourceclaim.New),
+	plain("device-taint-eviction-controller", devicetainteviction.New),
 	plain("storage-version-migrator-controller", storagemigration.New),
 	plain("podcertificaterequest-cleaner-controller", certificates.NewPodCleaner),
 	{name: "kube-apiserver-serving-clustertrustbundle-publisher-controller", make: func(d controller.Deps, _ controller.Config, s Secrets) (controller.Controller, error) {

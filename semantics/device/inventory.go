@@ -72,7 +72,7 @@ func Take(all []*devicev1.ResourceSlice) *Inventory {
 			p.slices = []*devicev1.ResourceSlice{s}
 		}
 	}
-	inv := &Inventory{pools: slices.Collect(maps.Values(pools))}
+	inv := &Inventory{slices.Collect(maps.Values(pools))}
 	for _, p := range inv.pools {
 		p.finish()
 	}
@@ -183,4 +183,14 @@ func Covers(o *devicev1.DeviceToleration, t *devicev1.DeviceTaint) bool {
 		return true
 	}
 	return false
+}
+
+// Ruled says whether an administrator's rule taints a device.
+func Ruled(r *devicev1.DeviceTaintRule, id ID) bool {
+	s := r.Spec.DeviceSelector
+	if s == nil {
+		return false
+	}
+	is := func(want *string, have string) bool { return want == nil || *want == have }
+	return is(s.Driver, id.Driver) && is(s.Pool, id.Pool) && is(s.Device, id.Device)
 }
