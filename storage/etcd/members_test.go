@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
@@ -172,7 +173,18 @@ func (p *peer) start(initial string, existing, force bool) {
 	p.life.Lock()
 	defer p.life.Unlock()
 	p.server, p.store, p.group = s, etcd.NewLocal(s), run.New(context.Background())
-	p.group.Go("etcd", s.Run)
+	p.group.Go("etcd", func(ctx context.Context) error {
+		for { // as whoever keeps a member running does
+			err := s.Run(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			p.f.t.Logf("%s ended: %v", p.name, err)
+			if clock.Sleep(ctx, 100*time.Millisecond) != nil {
+				return ctx.Err()
+			}
+		}
+	})
 }
 
 // ready waits for the member, and learns how it calls itself.

@@ -63,7 +63,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if near := words.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		names = append(names, flagsOfSecond...)
+		if near := words.Nearest(unknown.GetSpecifiedName(), names); len(near) > 1 {
 			return fmt.Errorf("%w; did you mean --%s?", err, near)
 		}
 	}

@@ -186,7 +186,7 @@ func (c *ctl) memberList(ctx context.Context, w *web) error {
 	}
 	var leader memberInfo
 	if err := w.json(ctx, http.MethodGet, "/v2/members/leader", nil, &leader); err != nil {
-		return failed{exitBadArgs, fmt.Errorf("Failed to get leader: %w", err)} //nolint:staticcheck // upstream's words
+		return failed{exitBadArgs, fmt.Errorf("Failed to get leader: %w", err)}
 	}
 	for _, m := range ms {
 		if m.Name == "" {
@@ -241,7 +241,7 @@ func (c *ctl) memberRemove(ctx context.Context, w *web, id string) error {
 	if err := w.json(ctx, http.MethodDelete, "/v2/members/"+id, nil, nil); err != nil {
 		var f failed
 		if errors.As(err, &f) {
-			f.err = fmt.Errorf("Received an error trying to remove member %s: %w", id, f.err) //nolint:staticcheck // upstream's words
+			f.err = fmt.Errorf("Received an error trying to remove member %s: %w", id, f.err)
 			return f
 		}
 		return err
