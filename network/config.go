@@ -6,13 +6,17 @@ import (
 	"net/netip"
 )
 
+// None as a backend leaves the network to somebody else's: nothing is set up,
+// and no CNI configuration of ours is there.
+const None = "none"
+
 // Config is what a node's network needs to know.
 type Config struct {
 	NodeName      string
 	NodeIP        netip.Addr   // this node's address, by which others reach it
 	ClusterCIDR   netip.Prefix // all pods; traffic within it is never masqueraded
 	ServiceCIDR   netip.Prefix // all service addresses; routed to the bridge, so that the node itself reaches them without a default route
-	Backend       string       // VXLAN, HostGW or UDP; VXLAN if empty
+	Backend       string       // VXLAN, HostGW, UDP or None; VXLAN if empty
 	VNI           int          // 1 if 0, as flannel's
 	Port          int          // 8472 for VXLAN, 8285 for UDP if 0, as flannel's
 	DirectRouting bool         // VXLAN: nodes on the same link are reached by routes alone
@@ -54,5 +58,12 @@ func (c Config) Check() error {
 	if !c.ClusterCIDR.IsValid() || !c.ClusterCIDR.Addr().Is4() {
 		errs = append(errs, fmt.Errorf("network: cluster CIDR %v: not an IPv4 range", c.ClusterCIDR))
 	}
-	return errors.Join(append(errs, c.backend().check())...)
+	switch c.Backend {
+	case None:
+	case VXLAN, HostGW, UDP:
+		errs = append(errs, c.backend().check())
+	default:
+		errs = append(errs, fmt.Errorf("network: backend %q: supported values: %q, %q, %q, %q", c.Backend, VXLAN, HostGW, UDP, None))
+	}
+	return errors.Join(errs...)
 }

@@ -3,9 +3,11 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +58,13 @@ func New(cfg Config, deps Deps) (*Network, error) {
 // What it set up stays: pods go on talking while the node agent restarts, but
 // for the backend udp, whose packets this process carries.
 func (n *Network) Run(ctx context.Context) error {
+	if n.cfg.Backend == None {
+		if err := n.withdraw(); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	n.deps.Nodes.OnChange(func(old, now *corev1.Node) {
 		if matters(old, now) {
 			n.wake.ring()
@@ -65,6 +74,14 @@ func (n *Network) Run(ctx context.Context) error {
 		return err
 	}
 	return n.layer.run(ctx, n.wake, n.sync)
+}
+
+// withdraw takes our CNI configuration away, which would go before others'.
+func (n *Network) withdraw() error {
+	if err := os.Remove(filepath.Join(n.cfg.CNIConfDir, confFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("network: backend %s: %w", None, err)
+	}
+	return nil
 }
 
 func (n *Network) sync(ctx context.Context) error {

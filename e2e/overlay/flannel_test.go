@@ -104,10 +104,10 @@ func TestManifest(t *testing.T) {
 				`jsonpath="{range .status.conditions[?(@.type=='NetworkUnavailable')]}{.status} {.reason} {.message}{end}"`)
 			master.Sees([]string{`flannel.alpha.coreos.com/backend-type: ` + b.name, `flannel.alpha.coreos.com/public-ip: 100\.64\.0\.3`, `flannel.alpha.coreos.com/kube-subnet-manager: "?true`},
 				"get", "node", "node1", "-o", "yaml")
-			master.Says(master.Sh("cat /run/flannel/subnet.env"), "FLANNEL_NETWORK=10.244.0.0/16\n", "FLANNEL_SUBNET=10.244.0.1/24\n", "FLANNEL_MTU="+b.mtu+"\n", "FLANNEL_IPMASQ=true\n")
-			if routes := master.Sh("ip route"); !regexp.MustCompile(b.route).MatchString(routes) {
-				t.Errorf("no %s in:\n%s", b.route, routes)
-			}
+			// A node may be Ready a moment before its flanneld is: pods wait for the file.
+			const file = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.0.1/24\nFLANNEL_MTU=%s\nFLANNEL_IPMASQ=true\n"
+			prints(master, "^"+fmt.Sprintf(file, b.mtu)+"$", "cat", "/run/flannel/subnet.env")
+			prints(master, b.route, "ip", "route")
 			master.K("apply", "-f", master.File("web.yaml", spread))
 			reach(master, master, node)
 			for _, c := range []*lab.Computer{master, node} {
@@ -122,6 +122,18 @@ func TestManifest(t *testing.T) {
 			life(master, node, b.name)
 		})
 	}
+}
+
+// prints waits until a command on the computer prints what fits.
+func prints(c *lab.Computer, want string, argv ...string) {
+	c.Helper()
+	lab.Until(c, strings.Join(argv, " "), func() error {
+		out, err := c.Try(argv...)
+		if err != nil || !regexp.MustCompile(want).MatchString(out) {
+			return fmt.Errorf("%v: no %q in:\n%s", err, want, out)
+		}
+		return nil
+	})
 }
 
 // verdict waits until a node says that of the overlay.
@@ -147,8 +159,8 @@ func selftest(master, node *lab.Computer) {
 	}
 	spoil("udp dport 8474")
 	verdict(master, "master1", "False ChecksumsSpoiled node node1 (100.64.0.3)")
+	prints(master, "the link's offload is switched off", "sh", "-c", "cat /var/log/pods/kube-flannel_*/kube-flannel/*.log")
 	master.Sh("! command -v ethtool || ethtool -k flannel.1 | grep -q 'tx-checksumming: off'")
-	master.Says(master.Sh("cat /var/log/pods/kube-flannel_*/kube-flannel/*.log"), "the link's offload is switched off")
 	spoil("udp dport 8472 meta length > 1400")
 	verdict(master, "master1", "False PacketsTooLarge node node1 (100.64.0.3): packets of 1450 bytes do not arrive, smaller ones do")
 	spoil("udp dport 8472")
@@ -167,17 +179,10 @@ func life(master, node *lab.Computer, backend string) {
 		return
 	}
 	mac := regexp.MustCompile(`\S+ dst 100\.64\.0\.3`)
-	if fdb := master.Sh("bridge fdb show dev flannel.1"); !mac.MatchString(fdb) {
-		master.Errorf("no entry of the node in:\n%s", fdb)
-	}
+	prints(master, mac.String(), "bridge", "fdb", "show", "dev", "flannel.1")
 	// What somebody takes away comes back.
 	master.Sh("ip route del 10.244.1.0/24")
-	lab.Until(master, "the route comes back", func() error {
-		if out := master.Sh("ip route"); !strings.Contains(out, "10.244.1.0/24") {
-			return fmt.Errorf("%s", out)
-		}
-		return nil
-	})
+	prints(master, `10\.244\.1\.0/24`, "ip", "route")
 	node.StopKubelet()
 	node.PowerOff()
 	master.K("delete", "node", "node1")
