@@ -86,7 +86,7 @@ func (l *Lab) Guided(name string, host byte) *Guided {
 	g := &Guided{&Computer{l.MachineAt(name, host)}}
 	l.Cleanup(func() {
 		if l.Failed() {
-			out, _ := g.Try("sh", "-c", "tail -n 12 /var/log/units/*.log /mnt/logs/*.log /var/log/pods/kube-system_*/*/*.log 2>/dev/null")
+			out, _ := g.Try("sh", "-c", "tail -n 12 /var/log/units/*.log /mnt/logs/*.log /var/log/pods/kube-*_*/*/*.log 2>/dev/null")
 			l.Logf("%s: the services' last words:\n%s", name, out)
 		}
 	})
@@ -232,6 +232,8 @@ var packages = map[string]bundle{
 	"kubelet": {programs: []string{"kubelet"}, files: map[string]string{"/usr/lib/systemd/system/kubelet.service": kubeletService}},
 	"etcd":    {programs: []string{"etcd", "etcdctl"}, files: map[string]string{"/etc/etcd/etcd.conf": "", "/var/lib/etcd/.keep": ""}, units: []string{"etcd"}},
 	"flannel": {programs: []string{"flanneld"}, files: map[string]string{"/etc/sysconfig/flanneld": "FLANNEL_ETCD_ENDPOINTS=\"http://127.0.0.1:2379\"\nFLANNEL_ETCD_PREFIX=\"/atomic.io/network\"\n"}, units: []string{"flanneld"}},
+	// keepalived is ready for nobody but systemd itself, and says things to a syslog.
+	"keepalived": {files: map[string]string{"/etc/systemd/system/keepalived.service.d/lab.conf": "[Service]\nType=simple\n", "/etc/default/keepalived": "DAEMON_ARGS=\"-D --log-console\"\n"}},
 	"docker": {files: map[string]string{"/etc/containerd.toml": ContainerdConfig, "/usr/lib/systemd/system/docker.service": `[Unit]
 Description=Containers
 [Service]
