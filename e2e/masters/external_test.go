@@ -82,12 +82,21 @@ imageRepository: "example.com/google_containers"
 	node := l.Computer("node3")
 	line := words(strings.TrimSpace(m1.Do("kubeadm", "token", "create", "--print-join-command", "--ttl=0")))
 	node.Says(node.Do(line...), "This node has joined the cluster")
+	node.Network("10.244.2.0/24")
 
 	// The address moves, as keepalived moves it.
 	m1.Sh("ip address del " + vip + "/24 dev eth0; mv /etc/kubernetes/manifests /etc/kubernetes/away")
 	m2.Sh("ip address add " + vip + "/24 dev eth0")
 	node.Sh("ip neighbour flush dev eth0")
-	m2.Sees([]string{`master1 +NotReady`, `node3 +Ready`}, "get", "nodes")
+	m2.Sees([]string{`master2 +Ready`, `node3 +Ready`}, "get", "nodes")
+	lab.Until(m2, "a Deployment is taken", func() error {
+		out, err := m2.Try("sh", "-c", "export KUBECONFIG=/etc/kubernetes/admin.conf; kubectl create deployment nginx --image=nginx:1.25 --dry-run=client -o yaml | kubectl apply -f -")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	m2.Sees([]string{`nginx-\S+ +1/1 +Running .* node3 `}, "get", "pods", "-o", "wide")
 }
 
 // members starts an etcd on each computer, whose certificates one authority
