@@ -138,7 +138,7 @@ func (a *accessFlags) bundles(cfg *controlplane.Config) error {
 		if err != nil || len(certs) == 0 {
 			return fmt.Errorf("--client-ca-file: %s holds no certificate: %w", a.clientCA, err)
 		}
-		x.ClientCAs = certs[1:]
+		x.ClientCAs, x.ClientCAFile = certs[1:], a.clientCA
 	}
 	if a.requestHeaderCA != "" {
 		text, err := os.ReadFile(a.requestHeaderCA)
@@ -149,7 +149,7 @@ func (a *accessFlags) bundles(cfg *controlplane.Config) error {
 		if err != nil || len(certs) == 0 {
 			return fmt.Errorf("--requestheader-client-ca-file: %s holds no certificate: %w", a.requestHeaderCA, err)
 		}
-		x.FrontProxyCAs = certs[1:]
+		x.FrontProxyCAs, x.FrontProxyCAFile = certs[1:], a.requestHeaderCA
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type apiServerFlags struct {
 	allowRemote, apiAudience bool
 	admissionOld             []string
 	access                   accessFlags
+	offer                    offerFlags
 }
 
 // apiServer declares kube-apiserver's flags.
@@ -45,6 +46,7 @@ func apiServer() (*component, *apiServerFlags) {
 	f.declare(c)
 	f.declareServing(c)
 	f.access.declare(c, &f.cfg)
+	f.offer.declare(c, &f.cfg.Offer)
 	f.retire(c)
 	return c, f
 }
@@ -138,11 +140,10 @@ func (f *apiServerFlags) retire(c *component) {
 	c.retired = append(c.retired,
 		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector profiling contention-profiling kubelet-https ")},
 		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
-		retired{why: "every version that has a kind here is served", names: []string{"runtime-config"}},
-		retired{why: "it has no effect here", names: strings.Fields(`service-node-port-range kubernetes-service-node-port apiserver-count endpoint-reconciler-type event-ttl min-request-timeout
-			kubelet-port kubelet-timeout kubelet-preferred-address-types kubelet-certificate-authority kubelet-read-only-port livez-grace-period shutdown-send-retry-after
-			external-hostname master-service-namespace cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
-			default-not-ready-toleration-seconds default-unreachable-toleration-seconds egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
+		retired{why: "it has no effect here", names: strings.Fields(`kubernetes-service-node-port apiserver-count endpoint-reconciler-type min-request-timeout
+			kubelet-port kubelet-timeout kubelet-read-only-port livez-grace-period shutdown-send-retry-after
+			external-hostname master-service-namespace long-running-request-regexp cluster-name etcd-config google-json-key experimental-keystone-url cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
+			egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
 			audit-log-version audit-webhook-version show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
 	)
 }
@@ -169,7 +170,7 @@ func (f *apiServerFlags) load(log *slog.Logger) error {
 			f.cfg.Advertise = outboundIP(log)
 		}
 	}
-	return errors.Join(f.authorities(), f.accounts(log), f.serving())
+	return errors.Join(f.authorities(), f.accounts(log), f.serving(), f.offer.load(&f.cfg.Offer))
 }
 
 // insecure settles where unprotected HTTP is served, if it was asked for.

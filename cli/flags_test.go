@@ -219,6 +219,10 @@ func TestAPIServerRefusesWhatItCannotDo(t *testing.T) {
 		"--client-ca-file=/nowhere --etcd-servers=http://x:1 --cert-dir=%d": "--client-ca-file: open /nowhere",
 		"--tls-cert-file=/x --etcd-servers=http://x:1 --cert-dir=%d":        "must be given together",
 		"--cert-dir=%d": "--etcd-servers: Required value",
+		"--runtime-config=apps/v7=true --authorization-mode=RBAC --etcd-servers=http://127.0.0.1:1 --cert-dir=%d": "--runtime-config: unknown API version apps/v7",
+		"--service-node-port-range=0 --etcd-servers=http://127.0.0.1:1 --cert-dir=%d":                             "--service-node-port-range",
+		"--kubelet-preferred-address-types=IP --etcd-servers=http://127.0.0.1:1 --cert-dir=%d":                    `--kubelet-preferred-address-types: Invalid value: "IP"`,
+		"--kubelet-certificate-authority=/nowhere --etcd-servers=http://127.0.0.1:1 --cert-dir=%d":                "--kubelet-certificate-authority: open /nowhere",
 	} {
 		args = strings.ReplaceAll(args, "%d", t.TempDir())
 		code, _, errs := program(t, func(a []string) int { return APIServer(t.Context(), a) }, strings.Fields(args)...)

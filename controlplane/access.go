@@ -45,6 +45,9 @@ type Access struct {
 
 	// ClientCAs are accepted beside Config.ClientCA.
 	ClientCAs []*x509.Certificate
+	// ClientCAFile and FrontProxyCAFile are where these authorities come from; the
+	// files are followed while the server runs.
+	ClientCAFile, FrontProxyCAFile string
 
 	OIDC OIDC
 	// AuthenticationConfig is a file of kind AuthenticationConfiguration, followed
@@ -65,6 +68,8 @@ type Access struct {
 
 	// read are the contents of the files as they were first read.
 	read struct{ authentication, authorization []byte }
+	// Who signs certificates of clients and of front proxies, now.
+	clients, proxies *authn.Pool
 }
 
 // OIDC is one issuer of OpenID Connect, as flags name it.
@@ -160,8 +165,13 @@ func (g *gate) authenticators(cfg *Config, deps Deps) error {
 		}
 		tokens = append(tokens, &authn.Webhook{URL: url, Client: c, Version: a.TokenWebhookVersion, TTL: a.TokenWebhookTTL, Audiences: audiences})
 	}
+	proxies := cfg.requestHeader()
+	a.clients = authn.NewPool(cfg.clientCAs()...)
+	if proxies != nil {
+		a.proxies = proxies.CA
+	}
 	g.authn = authn.New(authn.Config{
-		RequestHeader: cfg.requestHeader(), ClientCA: authn.NewPool(cfg.clientCAs()...), Tokens: tokens,
+		RequestHeader: proxies, ClientCA: a.clients, Tokens: tokens,
 		Anonymous: cfg.Anonymous, Issuers: g.issuers, Metrics: metrics,
 	})
 	return nil

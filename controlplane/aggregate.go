@@ -109,6 +109,13 @@ func (c *ControlPlane) keepTrust(ctx context.Context) error {
 		}
 	})
 	g := run.New(ctx)
+	c.followAuthorities(g, func(clients, proxies []byte) {
+		t.Renew(clients, proxies)
+		select {
+		case wrong <- struct{}{}:
+		default:
+		}
+	})
 	g.Go("trust mirror", mirrors.Run)
 	g.Go("trust repair", func(ctx context.Context) error { return t.Repair(ctx, c.gate.back, c.deps.Log, wrong) })
 	return g.Wait()

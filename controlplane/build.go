@@ -60,14 +60,15 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	for _, w := range warnings {
 		deps.Log.Warn(w)
 	}
-	if g.ledger, err = ledger.New(ledger.Config{CIDRs: cfg.ServiceCIDRs}, store, g.back); err != nil {
+	if g.ledger, err = ledger.New(ledger.Config{CIDRs: cfg.ServiceCIDRs, FirstPort: cfg.Offer.FirstPort, LastPort: cfg.Offer.LastPort}, store, g.back); err != nil {
 		return nil, nil, err
 	}
 	streams := stream.New(stream.Config{
 		// As upstream without --kubelet-certificate-authority: kubelets' serving
 		// certificates are their own.
-		KubeletTLS: &tls.Config{Certificates: []tls.Certificate{cfg.Kubelet}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-		Streams:    ctx, MaxTokenLife: cfg.Access.MaxTokenLife, ExactTokens: cfg.Access.ExactTokens,
+		KubeletTLS:   &tls.Config{Certificates: []tls.Certificate{cfg.Kubelet}, RootCAs: cfg.Offer.KubeletCAs, InsecureSkipVerify: cfg.Offer.KubeletCAs == nil, MinVersion: tls.VersionTLS12},
+		AddressTypes: cfg.Offer.KubeletAddresses,
+		Streams:      ctx, MaxTokenLife: cfg.Access.MaxTokenLife, ExactTokens: cfg.Access.ExactTokens,
 	}, g.back, g.accounts)
 	engine.Admission = append(plugins, authz.NewGuard(g.rbac, g.authz))
 	engine.Begin = func() rest.Transaction { return g.ledger.Begin() }
@@ -93,7 +94,7 @@ func (c *Config) server(hooks []request.Hook) apiserver.Config {
 	return apiserver.Config{
 		Listen:      net.JoinHostPort(c.BindAddress, strconv.Itoa(c.Port)),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.Serving() },
-		ClientCAs:   c.ClientCA.Pool, Advertise: c.Advertise.AsSlice(), AdvertisePort: c.Port,
+		ClientCAs:   c.acceptable, Advertise: c.Advertise.AsSlice(), AdvertisePort: c.Port,
 		ServiceIP: c.ServiceCIDRs[0].Masked().Addr().Next().AsSlice(), Anonymous: c.Anonymous, Profiling: true, PostStart: hooks,
 	}
 }

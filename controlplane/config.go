@@ -3,12 +3,19 @@ package controlplane
 import (
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/apiserver/authz"
 	"github.com/sampan-dev/sampan/kit/pki"
+	"github.com/sampan-dev/sampan/resource"
+	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/storage/etcd"
 )
 
@@ -45,11 +52,40 @@ type Config struct {
 	EnableAdmission, DisableAdmission []string
 	AdmissionConfig                   string // file that configures admission plugins; empty for none
 	Anonymous                         bool
+	Offer                             Offer
 	Guard                             Guard
 	// Alone says that no other control plane serves this cluster, so that there
 	// is nobody to elect a leader against.
 	Alone bool
 	Host  string // this machine's name, for events and leases
+}
+
+// Offer is what of the API is had, and how much of it.
+type Offer struct {
+	Versions            map[string]string // which versions are served, as resource.Choice says
+	EventLife           time.Duration     // 0 is an hour
+	FirstPort, LastPort int32             // of services on nodes; 0, 0 is 30000 to 32767
+	// NotReady and Unreachable are how long pods that do not say stay on a node
+	// that fails; 0 is five minutes.
+	NotReady, Unreachable time.Duration
+	KubeletAddresses      []corev1.NodeAddressType // in order of preference; nil is stream's
+	KubeletCAs            *x509.CertPool           // by whom kubelets are known; nil is by anybody
+}
+
+// kinds returns what is served.
+func (o *Offer) kinds() ([]resource.Kind, error) {
+	choice, err := resource.ReadChoice(o.Versions)
+	if err != nil {
+		return nil, fmt.Errorf("--runtime-config: %w", err)
+	}
+	kinds, err := choice.Of(all.Kinds())
+	if err != nil {
+		return nil, fmt.Errorf("--runtime-config: %w", err)
+	}
+	if o.EventLife > 0 {
+		kinds = resource.Lasting(kinds, schema.GroupKind{Kind: "Event"}, int64(o.EventLife/time.Second))
+	}
+	return kinds, nil
 }
 
 // Check fills in defaults and says what is wrong.
@@ -66,6 +102,9 @@ func (c *Config) Check() error {
 	}
 	if c.ClientCA == nil || c.Serving == nil || c.AccountKey == nil {
 		errs = append(errs, errors.New("control plane: certificates are missing"))
+	}
+	if _, err := c.Offer.kinds(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(c.AuthorizationModes) == 0 {
 		c.AuthorizationModes = []string{authz.ModeNode, authz.ModeRBAC}

@@ -41,7 +41,7 @@ func (j *judges) plugins() map[string]request.Plugin {
 // choose returns the row of plugins that the configuration wants, and warnings
 // about names in it.
 func (g *gate) choose(cfg *Config, registry *rest.Registry) (plugins []request.Plugin, warnings []string, err error) {
-	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins()}
+	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins(), NotReady: cfg.Offer.NotReady, Unreachable: cfg.Offer.Unreachable}
 	if cfg.AdmissionConfig != "" {
 		if d.Config, err = admission.ReadConfiguration(cfg.AdmissionConfig); err != nil {
 			return nil, nil, err

@@ -17,7 +17,6 @@ import (
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
 	"github.com/sampan-dev/sampan/kit/run"
-	"github.com/sampan-dev/sampan/resource/all"
 	"github.com/sampan-dev/sampan/scheduler"
 	"github.com/sampan-dev/sampan/storage"
 	"github.com/sampan-dev/sampan/storage/etcd"
@@ -133,7 +132,11 @@ func (c *ControlPlane) run(ctx context.Context, more func(*run.Group)) error {
 // start puts the parts together over a store that answers, and runs them in g.
 func (c *ControlPlane) start(g *run.Group) error {
 	ctx := g.Context()
-	registry := rest.NewRegistry(all.Kinds())
+	kinds, err := c.cfg.Offer.kinds()
+	if err != nil {
+		return err
+	}
+	registry := rest.NewRegistry(kinds)
 	under, err := c.encrypted(g, registry)
 	if err != nil {
 		return err

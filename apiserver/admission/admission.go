@@ -13,6 +13,7 @@ package admission
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -29,6 +30,9 @@ type Deps struct {
 	More map[string]request.Plugin
 	// Catalog knows what is served.
 	Catalog request.Catalog
+	// NotReady and Unreachable are how long pods that do not say stay on a node
+	// that fails; 0 is five minutes.
+	NotReady, Unreachable time.Duration
 	// Config is what plugins are configured with.
 	Config Configuration
 
@@ -72,7 +76,7 @@ func row() []entry {
 		{name: "PodSecurity", on: true, read: newPodSecurity},
 		configured("PodNodeSelector", newPodNodeSelector),
 		on("Priority", func(d Deps) request.Plugin { return &priority{d.Back} }),
-		on("DefaultTolerationSeconds", func(Deps) request.Plugin { return tolerationSeconds{} }),
+		on("DefaultTolerationSeconds", newTolerationSeconds),
 		configured("PodTolerationRestriction", newPodTolerations),
 		configured("EventRateLimit", newEventRate),
 		off("ExtendedResourceToleration", func(Deps) request.Plugin { return extendedToleration{} }),

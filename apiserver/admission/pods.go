@@ -1,11 +1,13 @@
 package admission
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
@@ -57,24 +59,35 @@ func (alwaysPull) Mutate(_ context.Context, a *request.Attributes) error {
 	return nil
 }
 
-// tolerationSeconds lets pods stay five minutes on a node that fails.
-type tolerationSeconds struct{ onCreateUpdate }
+// tolerationSeconds lets pods stay a while on a node that fails.
+type tolerationSeconds struct {
+	onCreateUpdate
+	notReady, unreachable int64
+}
+
+func newTolerationSeconds(d Deps) request.Plugin {
+	const life = 5 * time.Minute
+	return tolerationSeconds{notReady: int64(cmp.Or(d.NotReady, life) / time.Second), unreachable: int64(cmp.Or(d.Unreachable, life) / time.Second)}
+}
 
 func (tolerationSeconds) Name() string { return "DefaultTolerationSeconds" }
 
-func (tolerationSeconds) Mutate(_ context.Context, a *request.Attributes) error {
+func (p tolerationSeconds) Mutate(_ context.Context, a *request.Attributes) error {
 	pod, ok := of[*corev1.Pod](a)
 	if !ok { // updates too: one that leaves them out does not take them away
 		return nil
 	}
-	const life = 300
 	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		life := p.notReady
+		if key == corev1.TaintNodeUnreachable {
+			life = p.unreachable
+		}
 		tolerated := slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool {
 			return (t.Key == key || t.Key == "") && (t.Effect == corev1.TaintEffectNoExecute || t.Effect == "")
 		})
 		if !tolerated {
 			pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
-				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](life),
+				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To(life),
 			})
 		}
 	}

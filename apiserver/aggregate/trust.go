@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,16 @@ type Trust struct {
 	RequestHeaderCA                              []byte // PEM; nil publishes none of the following
 	AllowedNames                                 []string
 	UserHeaders, UIDHeaders, GroupHeaders, Extra []string
+
+	mu sync.Mutex // of the authorities, which may change
+}
+
+// Renew replaces the authorities. Those that were published before stay
+// published, for others may still show certificates of theirs.
+func (t *Trust) Renew(clientCA, requestHeaderCA []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ClientCA, t.RequestHeaderCA = clientCA, requestHeaderCA
 }
 
 // TrustMap is the ConfigMap, in kube-system.
@@ -78,6 +89,8 @@ func (t *Trust) Right(m *corev1.ConfigMap) bool {
 // data is what the ConfigMap holds. Authorities that other replicas added stay:
 // while certificates change, both are believed.
 func (t *Trust) data(have map[string]string) (map[string]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	out := maps.Clone(have)
 	if out == nil {
 		out = map[string]string{}

@@ -36,7 +36,12 @@ import (
 const CredentialID = "authentication.kubernetes.io/credential-id"
 
 // Pool is a set of authorities that can be replaced while in use.
-type Pool struct{ p atomic.Pointer[x509.CertPool] }
+type Pool struct{ p atomic.Pointer[authorities] }
+
+type authorities struct {
+	certs []*x509.Certificate
+	pool  *x509.CertPool
+}
 
 // NewPool returns a pool of certs.
 func NewPool(certs ...*x509.Certificate) *Pool {
@@ -51,8 +56,11 @@ func (p *Pool) Set(certs ...*x509.Certificate) {
 	for _, c := range certs {
 		pool.AddCert(c)
 	}
-	p.p.Store(pool)
+	p.p.Store(&authorities{slices.Clone(certs), pool})
 }
+
+// Certs are the authorities, not to be modified.
+func (p *Pool) Certs() []*x509.Certificate { return p.p.Load().certs }
 
 func (p *Pool) verify(r *http.Request) (*x509.Certificate, error) {
 	chain := r.TLS.PeerCertificates
@@ -61,7 +69,7 @@ func (p *Pool) verify(r *http.Request) (*x509.Certificate, error) {
 		between.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: p.p.Load(), Intermediates: between, CurrentTime: clock.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: p.p.Load().pool, Intermediates: between, CurrentTime: clock.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return chain[0], err
 }
@@ -156,10 +164,10 @@ func (u *Union) cert(r *http.Request) (*request.User, bool, error) {
 		return nil, false, nil
 	}
 	now := clock.Now()
-	if user := u.certs.find(r.TLS.PeerCertificates[0], u.c.ClientCA.p.Load(), now); user != nil {
+	if user := u.certs.find(r.TLS.PeerCertificates[0], u.c.ClientCA.p.Load().pool, now); user != nil {
 		return user, true, nil
 	}
-	pool := u.c.ClientCA.p.Load()
+	pool := u.c.ClientCA.p.Load().pool
 	c, err := u.c.ClientCA.verify(r)
 	if err != nil {
 		return nil, false, fmt.Errorf("verifying certificate SN=%d, SKID=%s, AKID=%s failed: %w", c.SerialNumber, hexColons(c.SubjectKeyId), hexColons(c.AuthorityKeyId), err)

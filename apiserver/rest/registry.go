@@ -90,7 +90,7 @@ func (r *Registry) Set(kinds []resource.Kind) {
 		for _, s := range serve(k) {
 			s.keep = r.keep
 			s.custom, _ = k.(resource.Custom)
-			if !s.Info.Hidden {
+			if s.Version != nil || !s.Info.Hidden {
 				v.byGVR[s.GVR()] = s
 				v.groups[s.GVK.Group] = true
 			}
