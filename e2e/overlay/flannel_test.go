@@ -44,35 +44,21 @@ spec:
   ports: [{port: 80, nodePort: 30080}]
 `
 
-// addresses are the pods' addresses by the computer they are on.
-func addresses(master *lab.Computer, selector string) map[string]string {
-	master.Helper()
-	out := map[string]string{}
-	for _, line := range strings.Fields(master.K("get", "pods", "-l", selector, "-o", `jsonpath={range .items[*]}{.spec.nodeName}={.status.podIP}{"\n"}{end}`)) {
-		on, ip, _ := strings.Cut(line, "=")
-		out[on] = ip
-	}
-	return out
-}
-
-// reach asks each pod from the other computer, and from a pod there.
+// reach asks each pod from all computers, and from a pod on each.
 func reach(master *lab.Computer, all ...*lab.Computer) {
 	master.Helper()
-	master.K("rollout", "status", "daemonset/web", "--timeout=60s")
-	pods := addresses(master, "app=web")
-	if len(pods) != len(all) {
-		master.Fatalf("pods %v", pods)
-	}
-	for _, c := range all {
-		for on, ip := range pods {
-			c.Answers("http://"+ip+"/", "Welcome to nginx")
-			if on == c.Host {
-				continue
-			}
-			lab.Until(c, "from a pod on "+c.Host+" to one on "+on, func() error {
-				out, err := c.Try("sh", "-c", "nsenter -n -t $(pidof nginx | cut -d' ' -f1) curl -s --max-time 5 http://"+ip+"/")
-				if err != nil || !strings.Contains(out, "Welcome to nginx") {
-					return fmt.Errorf("%w: %s", err, out)
+	for _, from := range all {
+		for _, to := range all {
+			lab.Within(master, 2*lab.Limit, from.Host+" and a pod on it reach the pod on "+to.Host, func() error {
+				// Asked for each time: a pod has another address after a reboot.
+				ip, err := master.Kubectl("get", "pods", "-l", "app=web", "--field-selector=status.phase=Running,spec.nodeName="+to.Host, "-o", "jsonpath={.items[*].status.podIP}")
+				if err != nil || ip == "" {
+					return fmt.Errorf("%v: %s", err, ip)
+				}
+				for _, ask := range []string{"", "nsenter -n -t $(pidof nginx | cut -d' ' -f1) "} {
+					if out, err := from.Try("sh", "-c", ask+"curl -s --max-time 5 http://"+ip+"/"); err != nil || !strings.Contains(out, "Welcome to nginx") {
+						return fmt.Errorf("%s at %s: %v: %s", ask, ip, err, out)
+					}
 				}
 				return nil
 			})
