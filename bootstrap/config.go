@@ -39,6 +39,8 @@ type Config struct {
 
 	ControlPlane bool // with Join: become another control plane, not only a node
 	ClusterInit  bool // let others join as control planes: etcd's member is open to peers
+	// ForceNewCluster makes the member of etcd here the only one, and ends.
+	ForceNewCluster bool
 	// CertificateKey encrypts what control planes share: uploaded by one, used by those that join.
 	CertificateKey string
 
@@ -66,6 +68,9 @@ type Config struct {
 	ImageGCHigh int32
 
 	Guard controlplane.Guard // what keeps the API server from harm
+	// API is who is believed, who decides, and what admission does, where it is not
+	// as a control plane has it by itself; nil for that.
+	API *controlplane.Config
 }
 
 // Defaults returns the configuration of a one-node cluster on this computer.
@@ -98,6 +103,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&c.CAHashes, "discovery-token-ca-cert-hash", nil, "with --join, instead of --certificate-authority: the hash of the public key of the cluster's authority, sha256:…")
 	fs.BoolVar(&c.ControlPlane, "control-plane", false, "with --join: become another control plane of the cluster, with a member of its etcd")
 	fs.BoolVar(&c.ClusterInit, "cluster-init", false, "let other control planes join: the etcd built in listens for members over TLS, at ports 2379 and 2380")
+	fs.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "when the majority of control planes is lost for good: make this machine's member of etcd the only one of its cluster, with what it has, and end")
 	fs.StringVar(&c.CertificateKey, "certificate-key", "", "the key by which the certificates that control planes share are encrypted: kept for two hours by the one that is joined, used by those that join")
 	c.VIP.Flags(fs)
 	fs.IntVar(&c.BalancerPort, "balancer-port", c.BalancerPort, "the port, on loopback and for the node's pods, of the balancer over all API servers, which nodes that joined and control planes of several have; 0 for none")
@@ -170,6 +176,9 @@ func (c *Config) checkJoin() (errs []error) {
 	}
 	if c.several() && len(c.EtcdServers) > 0 {
 		errs = append(errs, errors.New("--etcd-servers: control planes with an external etcd need no --cluster-init and no --control-plane: give each the same etcd and the same certificates"))
+	}
+	if c.ForceNewCluster && !c.several() {
+		errs = append(errs, errors.New("--force-new-cluster is for one of several control planes, and goes with its --cluster-init, or --join and --control-plane"))
 	}
 	if c.CertificateKey != "" {
 		if _, err := sealer(c.CertificateKey); err != nil {

@@ -28,6 +28,7 @@ func TestCheckHowAClusterIsJoined(t *testing.T) {
 		}, "--cluster-init"},
 		{"a short key", func(c *Config) { c.ClusterInit, c.CertificateKey = true, "00" }, "64 hexadecimal digits"},
 		{"a key for nobody", func(c *Config) { c.CertificateKey = key }, "--certificate-key needs"},
+		{"alone and forced", func(c *Config) { c.ForceNewCluster = true }, "--force-new-cluster"},
 		{"another's etcd", func(c *Config) { c.ClusterInit, c.EtcdServers = true, []string{"https://e:2379"} }, "--etcd-servers"},
 	} {
 		cfg := Defaults()

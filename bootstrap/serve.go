@@ -42,6 +42,8 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	s := &session{Config: c, log: log, metrics: prometheus.NewRegistry()}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	switch {
+	case c.ForceNewCluster:
+		return s.alone(ctx)
 	case c.ControlPlane:
 		return s.joinPlane(ctx)
 	case c.Join != "":
@@ -140,6 +142,10 @@ func (s *session) controlPlane() (controlplane.Config, error) {
 	c.Serving = func() (*tls.Certificate, error) {
 		cert := keyPair(s.pki.APIServer)
 		return &cert, nil
+	}
+	if a := s.API; a != nil {
+		c.Access, c.AuthorizationModes, c.TokenFile, c.Anonymous = a.Access, a.AuthorizationModes, a.TokenFile, a.Anonymous
+		c.EnableAdmission, c.DisableAdmission, c.AdmissionConfig = append(c.EnableAdmission, a.EnableAdmission...), a.DisableAdmission, a.AdmissionConfig
 	}
 	var err error
 	switch {
