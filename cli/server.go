@@ -14,6 +14,7 @@ import (
 
 func serverCommand() *cobra.Command {
 	cfg := bootstrap.Defaults()
+	api := newServerAPI()
 	var verbosity int
 	var jsonLogs bool
 	cmd := &cobra.Command{
@@ -29,10 +30,15 @@ cluster. The administrator's kubeconfig is DATA-DIR/admin.conf.`,
 			if !cfg.NodeIP.IsValid() {
 				cfg.NodeIP = outboundIP(log)
 			}
+			var err error
+			if cfg.API, err = api.load(); err != nil {
+				return err
+			}
 			return bootstrap.Serve(cmd.Context(), cfg, log)
 		},
 	}
 	cfg.Flags(cmd.Flags())
+	api.addTo(cmd.Flags())
 	cmd.Flags().IntVarP(&verbosity, "v", "v", 0, "how much to log; 3 and above is for finding faults")
 	cmd.Flags().BoolVar(&jsonLogs, "log-json", false, "log JSON lines")
 	return cmd
