@@ -128,7 +128,14 @@ func Kubelet(ctx context.Context, args []string) int {
 		return c.misused(kubeletUnknown(err))
 	}
 	c.verbosity, c.warnings = o.Verbosity, append(c.warnings, o.Warnings...)
-	return c.exit(ctx, func(ctx context.Context) error { return c.kubelet(ctx, cfg, o, server) })
+	return c.exit(ctx, func(ctx context.Context) error {
+		if len(cfg.NodeIPs) == 0 {
+			if a := outboundIP(c.log); a.IsValid() {
+				cfg.NodeIPs = []string{a.String()}
+			}
+		}
+		return c.kubelet(ctx, cfg, o, server)
+	})
 }
 
 // kubeletUnknown adds to the error about an unknown flag which one was meant.

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -42,19 +39,4 @@ cluster. The administrator's kubeconfig is DATA-DIR/admin.conf.`,
 	cmd.Flags().IntVarP(&verbosity, "v", "v", 0, "how much to log; 3 and above is for finding faults")
 	cmd.Flags().BoolVar(&jsonLogs, "log-json", false, "log JSON lines")
 	return cmd
-}
-
-// outboundIP is the first address of this machine that is not loopback's.
-func outboundIP(log *slog.Logger) netip.Addr {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		log.Warn("addresses of this machine", "err", err)
-		return netip.Addr{}
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
-			return p.Addr()
-		}
-	}
-	return netip.Addr{}
 }
