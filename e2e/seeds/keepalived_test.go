@@ -22,6 +22,7 @@ func TestTwoMastersBehindKeepalived(t *testing.T) {
 	}
 	p.play("0-kubeadm.txt")
 	moves(t, m1, m2, node)
+	p.play("0-end.txt")
 }
 
 // moves ends keepalived where the address is, in an orderly way and not, and
