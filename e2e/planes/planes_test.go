@@ -392,6 +392,14 @@ func TestTwoOfThreeAreLost(t *testing.T) {
 		must(t, err)
 		must(t, syscall.Kill(st.PID, syscall.SIGKILL))
 	}
+	for i := range 3 {
+		f.until("a killed machine is off", func(context.Context) error {
+			if st, err := f.machine(i).State(); err != nil || st.Running {
+				return fmt.Errorf("running: %v %v", st.Running, err)
+			}
+			return nil
+		})
+	}
 	start := clock.Now()
 	f.sampan("up", f.name, "--wait", "4m")
 	t.Logf("all were killed: up after %.1f s", clock.Since(start).Seconds())
