@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,14 +13,14 @@ import (
 // timed is an answer whose deadlines are counted; setting one takes a second.
 type timed struct {
 	http.ResponseWriter
-	set int
+	set atomic.Int32
 }
 
 func (w *timed) SetReadDeadline(time.Time) error { return nil }
 
 func (w *timed) SetWriteDeadline(time.Time) error {
 	time.Sleep(time.Second)
-	w.set++
+	w.set.Add(1)
 	return nil
 }
 
@@ -33,14 +34,14 @@ func TestAnswersAreLeftAloneAfterTheirHandlers(t *testing.T) {
 		cancel()
 		synctest.Wait() // the deadline is being set
 		stop()
-		if w.set != 1 {
+		if w.set.Load() != 1 {
 			t.Error("the handler returned while its answer's deadline was being set")
 		}
 		ctx, cancel = context.WithCancel(t.Context())
 		s.hurry(ctx, w)()
 		cancel()
 		synctest.Wait()
-		if w.set != 1 {
+		if w.set.Load() != 1 {
 			t.Error("called off, and yet a deadline was set")
 		}
 
@@ -48,12 +49,12 @@ func TestAnswersAreLeftAloneAfterTheirHandlers(t *testing.T) {
 		watch.begin()
 		watch.end()
 		time.Sleep(2 * time.Minute)
-		if w.set != 1 {
+		if w.set.Load() != 1 {
 			t.Error("a watch that waits for nothing got a deadline")
 		}
 		watch.begin()
 		time.Sleep(2 * time.Minute)
-		if w.set != 2 {
+		if w.set.Load() != 2 {
 			t.Error("a watcher that does not read got no deadline")
 		}
 	})
