@@ -213,12 +213,14 @@ func (k *Kubelet) update(pod *corev1.Pod, static bool) {
 	k.reports.Add(pod.UID)
 }
 
-// podGone ends a pod that its source no longer has.
+// podGone ends a pod that its source no longer has. A mirror pod is no source:
+// the static pod it showed gets another.
 func (k *Kubelet) podGone(pod *corev1.Pod) {
+	if semantics.IsMirror(pod) {
+		k.mirrorGone(pod)
+		return
+	}
 	if w := k.worker(pod.UID); w != nil {
-		if w.static && semantics.IsMirror(pod) {
-			return
-		}
 		w.remove()
 		k.work.Add(pod.UID)
 	}

@@ -321,3 +321,29 @@ func TestNodeIsRegistered(t *testing.T) {
 		b.stop()
 	})
 }
+
+// A static pod whose mirror somebody deleted, at once and without grace, is
+// shown again soon; the pod itself is the file's and runs on.
+func TestADeletedMirrorComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		after(time.Second)
+		b.k.update(apiPod("anchor-n1", func(p *corev1.Pod) { p.UID, p.Annotations = "hash", map[string]string{hashAnnotation: "hash"} }), true)
+		after(3 * time.Second)
+		mirror, id := b.pod("anchor-n1"), b.rt.Find("main").Status.Id
+		if mirror == nil || !semantics.IsMirror(mirror) || !semantics.Ready(mirror) {
+			t.Fatalf("the static pod is shown as %+v", mirror)
+		}
+		if err := client.Of[corev1.Pod](b.api, "default").Delete(t.Context(), "anchor-n1", nil); err != nil {
+			t.Fatal(err)
+		}
+		after(3 * time.Second)
+		if again := b.pod("anchor-n1"); again == nil || again.UID == mirror.UID && again.ResourceVersion == mirror.ResourceVersion || !semantics.Ready(again) {
+			t.Errorf("a deleted mirror came back as %+v", again)
+		}
+		if now := b.rt.Find("main"); now.Status.Id != id || now.Status.FinishedAt != 0 {
+			t.Errorf("container %s became %s", id, now.Status.Id)
+		}
+		b.stop()
+	})
+}

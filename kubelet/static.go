@@ -215,6 +215,13 @@ func (k *Kubelet) mirrorChanged(pod *corev1.Pod) {
 	}
 }
 
+// mirrorGone lets a static pod be shown anew when somebody deleted its mirror.
+func (k *Kubelet) mirrorGone(pod *corev1.Pod) {
+	if uid := types.UID(pod.Annotations[corev1.MirrorPodAnnotationKey]); k.worker(uid) != nil {
+		k.reports.Add(uid)
+	}
+}
+
 func (k *Kubelet) deleteMirror(ctx context.Context, pod *corev1.Pod) {
 	none, uid := int64(0), pod.UID
 	err := client.Of[corev1.Pod](k.deps.Client, pod.Namespace).Delete(ctx, pod.Name, &metav1.DeleteOptions{
