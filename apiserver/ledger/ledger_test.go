@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request/requesttest"
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/resource"
@@ -123,9 +125,9 @@ func TestWishes(t *testing.T) {
 	}
 	take("IPv4", "10.96.0.10", "")
 	take("IPv4", "10.96.0.10", "provided IP is already allocated")
-	take("IPv4", "10.97.0.1", "the provided IP (10.97.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
-	take("IPv4", "10.96.0.0", "the provided IP (10.96.0.0) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
-	take("IPv4", "10.96.255.255", "the provided IP (10.96.255.255) is not in the valid range. The range of valid IPs is 10.96.0.0/16")
+	take("IPv4", "10.97.0.1", "the provided network does not match the current range")
+	take("IPv4", "10.96.0.0", "the provided network does not match the current range")
+	take("IPv4", "10.96.255.255", "the provided network does not match the current range")
 	take("IPv6", "fd00::a", "")
 	take("", "", "")
 	for range 50 { // automatic taking stays out of the static band
@@ -198,5 +200,77 @@ func TestLivenessRepair(t *testing.T) {
 	again := start(t, store, b, "10.96.0.0/24")
 	if _, err := again.Begin().TakePort(t.Context(), "TCP", 30041, "y/x"); err != nil {
 		t.Errorf("the leaked port is lost: %v", err)
+	}
+}
+
+// TestRanges: addresses come from any ready ServiceCIDR, the oldest first, and
+// from none that is being deleted; what a service holds it keeps.
+func TestRanges(t *testing.T) {
+	gr := serviceCIDRs()
+	at := func(name, prefix string, second int64) *networkingv1.ServiceCIDR {
+		return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(second, 0)},
+			Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{prefix}}}
+	}
+	b := requesttest.New().With(gr, at("kubernetes", "10.96.0.0/29", 1))
+	l := start(t, mem.New(), b, "10.96.0.0/16")
+	take := func(want string) (string, error) { return l.Begin().TakeIP(t.Context(), "IPv4", want, "y/s") }
+	within := func(prefix string, n int) {
+		t.Helper()
+		for i := range n {
+			got, err := take("")
+			if err != nil || !netip.MustParsePrefix(prefix).Contains(netip.MustParseAddr(got)) {
+				t.Fatalf("address %d of %s: %q %v", i, prefix, got, err)
+			}
+		}
+	}
+	within("10.96.0.0/29", 6) // the object's range, not the flag's
+	if _, err := take(""); !errors.Is(err, ErrFull) {
+		t.Errorf("a full range: %v", err)
+	}
+	if _, err := take("10.97.0.2"); !errors.Is(err, ErrNoRange) {
+		t.Errorf("an address of no range: %v", err)
+	}
+	b.With(gr, at("more", "10.97.0.0/29", 2))
+	if got, err := take("10.97.0.2"); err != nil || got != "10.97.0.2" {
+		t.Errorf("an address of the new range: %s %v", got, err)
+	}
+	within("10.97.0.0/29", 3)
+	if _, err := b.Modify(t.Context(), gr, "", "more", "", func(o api.Object) error {
+		o.SetDeletionTimestamp(&metav1.Time{})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.readRanges(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := take(""); !errors.Is(err, ErrFull) {
+		t.Errorf("a range that is going: %v", err)
+	}
+	// Given back to the first, an address is there again.
+	free := l.Begin()
+	free.FreeIP("10.96.0.3")
+	if err := free.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := take(""); err != nil || got != "10.96.0.3" {
+		t.Errorf("given back: %s %v", got, err)
+	}
+	// Two families, overlapping ranges, one that nobody may use yet.
+	b.With(gr, at("both", "10.97.0.0/30", 3), at("six", "fd00:1::/120", 4), at("unready", "10.98.0.0/24", 5))
+	if _, err := b.Modify(t.Context(), gr, "", "unready", "status", func(o api.Object) error {
+		o.(*networkingv1.ServiceCIDR).Status.Conditions = []metav1.Condition{{Type: "Ready", Status: metav1.ConditionFalse}}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Begin().TakeIP(t.Context(), "IPv6", "", "y/s"); err != nil || !netip.MustParsePrefix("fd00:1::/120").Contains(netip.MustParseAddr(got)) {
+		t.Errorf("the other family: %s %v", got, err)
+	}
+	if _, err := take("10.97.0.2"); !errors.Is(err, ErrAddrTaken) {
+		t.Errorf("taken from a range that is gone: %v", err)
+	}
+	if _, err := take("10.98.0.2"); !errors.Is(err, ErrNoRange) {
+		t.Errorf("a range that is not ready: %v", err)
 	}
 }

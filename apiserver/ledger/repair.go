@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/api"
@@ -32,7 +33,7 @@ func services() schema.GroupResource { return schema.GroupResource{Resource: "se
 // Start reads the books and makes them agree with the services there are.
 // Nothing may be taken before it returned.
 func (l *Ledger) Start(ctx context.Context) error {
-	if err := l.fill(ctx); err != nil {
+	if err := errors.Join(l.readRanges(ctx), l.fill(ctx)); err != nil {
 		return err
 	}
 	list, err := l.back.List(ctx, services(), "")
@@ -50,6 +51,13 @@ func (l *Ledger) Start(ctx context.Context) error {
 func (l *Ledger) Run(ctx context.Context) error {
 	g := run.New(ctx)
 	g.Go("ledger services", func(ctx context.Context) error { return l.back.Changes(ctx, services(), l.observe) })
+	g.Go("ledger ranges", func(ctx context.Context) error {
+		err := l.back.Changes(ctx, serviceCIDRs(), l.observeRange)
+		if apierrors.IsNotFound(err) { // the kind is switched off
+			return nil
+		}
+		return err
+	})
 	g.Go("ledger repair", func(ctx context.Context) error {
 		var suspects map[int32]bool
 		for wait := repairEvery; clock.Sleep(ctx, wait) == nil; {
@@ -117,16 +125,18 @@ func (l *Ledger) repair(ctx context.Context, suspects map[int32]bool) (map[int32
 func (l *Ledger) claimMissing(ctx context.Context, owners map[netip.Addr]string) error {
 	var errs []error
 	for a, owner := range owners {
-		for _, p := range l.pools {
-			l.mu.Lock()
-			known := p.used[a]
-			l.mu.Unlock()
-			if known || !p.holds(a) {
-				continue
-			}
-			if err := l.claim(ctx, p, a, owner); err != nil && !errors.Is(err, ErrAddrTaken) {
-				errs = append(errs, err)
-			}
+		l.mu.Lock()
+		known := l.taken[a]
+		l.mu.Unlock()
+		if known {
+			continue
+		}
+		if !l.within(a) {
+			slog.Warn("a service's address is in no ServiceCIDR: make one, or the service anew", "service", owner, "address", a)
+			continue
+		}
+		if err := l.claim(ctx, a, owner); err != nil && !errors.Is(err, ErrAddrTaken) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -148,7 +158,7 @@ func (l *Ledger) freeLeaked(ctx context.Context, owners map[netip.Addr]string) e
 			errs = append(errs, fmt.Errorf("ledger: decode %s: %w", r.Key, err))
 			continue
 		}
-		mine := obj.Labels[networkingv1.LabelManagedBy] == "ipallocator.k8s.io"
+		mine := obj.Labels[networkingv1.LabelManagedBy] == managedBy
 		if !mine || clock.Since(obj.CreationTimestamp.Time) < leakAge {
 			continue
 		}

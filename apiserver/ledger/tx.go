@@ -26,22 +26,19 @@ func (l *Ledger) Begin() *Tx { return &Tx{l: l} }
 // Families are the cluster's address families in order.
 func (t *Tx) Families() []string { return t.l.Families() }
 
-// TakeIP takes an address of the family; want "" means any.
+// TakeIP takes an address of the family; want "" means any, family "" the first.
 func (t *Tx) TakeIP(ctx context.Context, family, want, owner string) (string, error) {
-	for _, p := range t.l.pools {
-		if p.family != family && family != "" {
-			continue
-		}
-		a, err := t.l.takeIP(ctx, p, want, owner)
-		if err != nil {
-			return "", err
-		}
-		t.mu.Lock()
-		t.tookIP = append(t.tookIP, a.String())
-		t.mu.Unlock()
-		return a.String(), nil
+	if family == "" {
+		family = t.l.own[0].family
 	}
-	return "", errors.New("no service address range of family " + family)
+	a, err := t.l.takeIP(ctx, family, want, owner)
+	if err != nil {
+		return "", err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tookIP = append(t.tookIP, a.String())
+	return a.String(), nil
 }
 
 // FreeIP gives an address back once the request succeeds.
