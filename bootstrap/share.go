@@ -52,18 +52,42 @@ func sealer(key string) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// share keeps the shared files, encrypted with key, where those who join with a
-// bootstrap token find them, for two hours.
+// NewCertificateKey makes the key that shared files are encrypted with.
+func NewCertificateKey() (string, error) {
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(raw), nil
+}
+
+// share is ShareFiles for the shared files below dir.
 func share(ctx context.Context, c client.Interface, dir, key string) error {
+	return ShareFiles(ctx, c, below(dir), key)
+}
+
+// below says where the shared files of a directory of certificates lie.
+func below(dir string) map[string]string {
+	files := SharedFiles()
+	for name, path := range files {
+		files[name] = filepath.Join(dir, path)
+	}
+	return files
+}
+
+// ShareFiles keeps files, by their names in the Secret and their paths, encrypted
+// with key, where those who join with a bootstrap token find them, for two hours:
+// they belong to a token that ends then, and go with it.
+func ShareFiles(ctx context.Context, c client.Interface, files map[string]string, key string) error {
 	seal, err := sealer(key)
 	if err != nil {
 		return err
 	}
 	data := map[string][]byte{}
-	for name, path := range SharedFiles() {
-		text, err := os.ReadFile(filepath.Join(dir, path))
+	for name, path := range files {
+		text, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			return fmt.Errorf("error loading secrets data: %w", err)
 		}
 		nonce := make([]byte, seal.NonceSize())
 		if _, err := rand.Read(nonce); err != nil {
@@ -77,13 +101,18 @@ func share(ctx context.Context, c client.Interface, dir, key string) error {
 	}
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: certsSecret, Namespace: metav1.NamespaceSystem, OwnerReferences: []metav1.OwnerReference{owner}}, Data: data}
 	secrets := client.Of[corev1.Secret](c, metav1.NamespaceSystem)
-	if err := secrets.Delete(ctx, certsSecret, nil); err != nil && !apierrors.IsNotFound(err) {
-		return err
+	_, err = secrets.Create(ctx, s)
+	if apierrors.IsAlreadyExists(err) { // of an earlier key
+		var old *corev1.Secret
+		if old, err = secrets.Get(ctx, certsSecret); err == nil {
+			s.ResourceVersion = old.ResourceVersion
+			_, err = secrets.Update(ctx, s)
+		}
 	}
-	if _, err := secrets.Create(ctx, s); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("error creating %s secret: %w", certsSecret, err)
 	}
-	return allow(ctx, c, metav1.NamespaceSystem, certsSecret, rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: joiners},
+	return allow(ctx, c, metav1.NamespaceSystem, "kubeadm:"+certsSecret, rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: joiners},
 		rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{certsSecret}})
 }
 
@@ -109,39 +138,47 @@ func lifetime(ctx context.Context, c client.Interface) (metav1.OwnerReference, e
 	return metav1.OwnerReference{APIVersion: "v1", Kind: "Secret", Name: made.Name, UID: made.UID, Controller: &yes, BlockOwnerDeletion: &yes}, nil
 }
 
-// fetchShared writes the shared files that another control plane keeps.
+// fetchShared is FetchFiles for the shared files below dir.
 func fetchShared(ctx context.Context, c client.Interface, dir, key string) error {
+	return FetchFiles(ctx, c, below(dir), key, "a control plane that is started with --cluster-init and --certificate-key keeps it for two hours")
+}
+
+// FetchFiles writes the files that another control plane keeps by ShareFiles.
+// remedy says how its user makes it keep them again.
+func FetchFiles(ctx context.Context, c client.Interface, files map[string]string, key, remedy string) error {
 	seal, err := sealer(key)
 	if err != nil {
 		return err
 	}
 	s, err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Get(ctx, certsSecret)
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
-		return fmt.Errorf("Secret %q was not found in the %q Namespace. This Secret might have expired: a control plane that is started with --certificate-key keeps it for two hours: %w", certsSecret, metav1.NamespaceSystem, err)
+		return fmt.Errorf("Secret %q was not found in the %q Namespace. This Secret might have expired: %s: %w", certsSecret, metav1.NamespaceSystem, remedy, err)
 	}
 	if err != nil {
 		return err
 	}
-	for name, path := range SharedFiles() {
+	plain := map[string][]byte{} // all of them, before any is written
+	for name, path := range files {
 		text, ok := s.Data[name]
 		if !ok {
-			return fmt.Errorf("the Secret does not include the required certificate or key - name: %s, path: %s; was the control plane it comes from started with --cluster-init?", name, filepath.Join(dir, path))
+			return fmt.Errorf("the Secret does not include the required certificate or key - name: %s, path: %s: %s", name, path, remedy)
 		}
 		if len(text) < seal.NonceSize() {
 			return fmt.Errorf("error decrypting secret data of %s: it is cut short", name)
 		}
-		plain, err := seal.Open(nil, text[:seal.NonceSize()], text[seal.NonceSize():], nil)
-		if err != nil {
-			return errors.New("error decoding secret data with provided key: the --certificate-key is not the one the certificates were uploaded with")
+		if plain[path], err = seal.Open(nil, text[:seal.NonceSize()], text[seal.NonceSize():], nil); err != nil {
+			return fmt.Errorf("error decoding secret data with provided key: the --certificate-key is not the one the certificates were uploaded with: %s", remedy)
+		}
+	}
+	for path, text := range plain {
+		if len(text) == 0 {
+			continue
 		}
 		mode := os.FileMode(0o644)
 		if strings.HasSuffix(path, ".key") {
 			mode = 0o600
 		}
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
-			return err
-		}
-		if err := pki.WriteFile(filepath.Join(dir, path), plain, mode); err != nil {
+		if err := pki.WriteFile(path, text, mode); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kubeadm/config"
@@ -40,7 +41,7 @@ func certsCommand() *cobra.Command {
 			return expirations(c, dir, conf)
 		}},
 		&cobra.Command{Use: "certificate-key", Short: "Generate certificate keys", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-			key, err := newCertificateKey()
+			key, err := bootstrap.NewCertificateKey()
 			if err == nil {
 				fmt.Fprintln(c.OutOrStdout(), key)
 			}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kit/pki"
 	"github.com/sampan-dev/sampan/kubeadm/config"
@@ -142,7 +143,7 @@ func initPhases() []phase[*initRun] {
 				return nil
 			}
 			if r.key == "" {
-				if r.key, err = newCertificateKey(); err != nil {
+				if r.key, err = bootstrap.NewCertificateKey(); err != nil {
 					return err
 				}
 			}

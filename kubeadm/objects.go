@@ -2,17 +2,9 @@ package kubeadm
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -20,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/client"
-	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kubeadm/config"
 )
 
@@ -31,7 +23,6 @@ const (
 	kubeletMapName    = "kubelet-config"
 	certsSecretName   = "kubeadm-certs"
 	clusterInfoName   = "cluster-info"
-	certsLife         = 2 * time.Hour
 	authenticated     = "system:authenticated"
 	bootstrapperGroup = "system:bootstrappers"
 )
@@ -110,10 +101,6 @@ var configReaders = grant{name: "kubeadm:nodes-kubeadm-config", space: metav1.Na
 
 var kubeletReaders = grant{name: "kubeadm:kubelet-config", space: metav1.NamespaceSystem, rules: readOne("configmaps", kubeletMapName),
 	subjects: []rbacv1.Subject{group("system:nodes"), group("system:bootstrappers:kubeadm:default-node-token")}}
-
-// certsReaders may read the encrypted certificates.
-var certsReaders = grant{name: certsSecretName, space: metav1.NamespaceSystem, rules: readOne("secrets", certsSecretName),
-	subjects: []rbacv1.Subject{group("system:bootstrappers:kubeadm:default-node-token")}}
 
 // joinGrants let a token's holder become a node.
 var joinGrants = []struct {
@@ -196,111 +183,14 @@ func sharedFiles(cluster *config.Cluster) map[string]string {
 	return files
 }
 
-// newCertificateKey makes the key that the uploaded certificates are encrypted with.
-func newCertificateKey() (string, error) {
-	b := make([]byte, 32)
-	if _, err := rand.Read(b); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(b), nil
-}
-
-func sealer(key string) (cipher.AEAD, error) {
-	raw, err := hex.DecodeString(key)
-	if err != nil {
-		return nil, fmt.Errorf("error decoding certificate key: %w", err)
-	}
-	block, err := aes.NewCipher(raw)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
-
-// uploadCerts keeps the shared files, encrypted, for two hours: they belong to
-// a token that ends then, and go with it.
+// uploadCerts keeps the shared files, encrypted, for two hours.
 func uploadCerts(ctx context.Context, c client.Interface, cluster *config.Cluster, key string) error {
-	seal, err := sealer(key)
-	if err != nil {
-		return err
-	}
-	data := map[string][]byte{}
-	for name, path := range sharedFiles(cluster) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("error loading secrets data: %w", err)
-		}
-		nonce := make([]byte, seal.NonceSize())
-		if _, err := io.ReadFull(rand.Reader, nonce); err != nil {
-			return err
-		}
-		data[name] = seal.Seal(nonce, nonce, text, nil)
-	}
-	token, err := newToken()
-	if err != nil {
-		return err
-	}
-	t := config.BootstrapToken{Token: token, Description: "Proxy for managing TTL for the kubeadm-certs secret", Expires: &metav1.Time{Time: clock.Now().Add(certsLife)}}
-	if err := createTokens(ctx, c, []config.BootstrapToken{t}, false); err != nil {
-		return err
-	}
-	owner, err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Get(ctx, tokenSecret(t).Name)
-	if err != nil {
-		return err
-	}
-	yes := true
-	err = apply(ctx, c, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: certsSecretName, Namespace: metav1.NamespaceSystem, OwnerReferences: []metav1.OwnerReference{{
-			APIVersion: "v1", Kind: "Secret", Name: owner.Name, UID: owner.UID, Controller: &yes, BlockOwnerDeletion: &yes}}},
-		Data: data,
-	})
-	if err != nil {
-		return fmt.Errorf("error creating %s secret: %w", certsSecretName, err)
-	}
-	return certsReaders.apply(ctx, c)
+	return bootstrap.ShareFiles(ctx, c, sharedFiles(cluster), key)
 }
 
 // downloadCerts writes the shared files that another control plane uploaded.
 func downloadCerts(ctx context.Context, c client.Interface, cluster *config.Cluster, key string) error {
-	s, err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Get(ctx, certsSecretName)
-	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
-		return fmt.Errorf("Secret %q was not found in the %q Namespace. This Secret might have expired. Please, run `kubeadm init phase upload-certs --upload-certs` on a control plane to generate a new one: %w",
-			certsSecretName, metav1.NamespaceSystem, err)
-	}
-	if err != nil {
-		return err
-	}
-	seal, err := sealer(key)
-	if err != nil {
-		return err
-	}
-	for name, path := range sharedFiles(cluster) {
-		text, ok := s.Data[name]
-		if !ok {
-			return fmt.Errorf("the Secret does not include the required certificate or key - name: %s, path: %s", name, path)
-		}
-		if len(text) < seal.NonceSize() {
-			return fmt.Errorf("error decrypting secret data of %s: it is cut short", name)
-		}
-		plain, err := seal.Open(nil, text[:seal.NonceSize()], text[seal.NonceSize():], nil)
-		if err != nil {
-			return errors.New("error decoding secret data with provided key: the --certificate-key is not the one the certificates were uploaded with; `kubeadm init phase upload-certs --upload-certs` prints a new one")
-		}
-		if len(plain) == 0 {
-			continue
-		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		mode := os.FileMode(0o644)
-		if strings.HasSuffix(path, ".key") {
-			mode = 0o600
-		}
-		if err := os.WriteFile(path, plain, mode); err != nil {
-			return err
-		}
-	}
-	return nil
+	return bootstrap.FetchFiles(ctx, c, sharedFiles(cluster), key, "`kubeadm init phase upload-certs --upload-certs` on a control plane uploads them and prints their key")
 }
 
 // clusterInfo publishes where the API is and who its authority is.

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/client/fake"
 	"github.com/sampan-dev/sampan/kit/clock"
@@ -61,7 +62,7 @@ func TestCertificatesTravelEncrypted(t *testing.T) {
 	if err := run(t, from, "certs"); err != nil {
 		t.Fatal(err)
 	}
-	key, err := newCertificateKey()
+	key, err := bootstrap.NewCertificateKey()
 	if err != nil || !config.IsCertificateKey(key) {
 		t.Fatalf("key %q, %v", key, err)
 	}
@@ -75,9 +76,17 @@ func TestCertificatesTravelEncrypted(t *testing.T) {
 	if strings.Contains(string(s.Data["ca.key"]), "PRIVATE KEY") || len(s.OwnerReferences) != 1 {
 		t.Errorf("the secret shows its keys, or outlives its token: %v", s.OwnerReferences)
 	}
-	wrong, _ := newCertificateKey()
-	if err := downloadCerts(t.Context(), c, to.cluster, wrong); err == nil || !strings.Contains(err.Error(), "--certificate-key is not the one") {
-		t.Errorf("a wrong key: %v", err)
+	wrong, _ := bootstrap.NewCertificateKey()
+	for given, want := range map[string]string{wrong: "--certificate-key is not the one", "abc": "want 64 hexadecimal digits"} {
+		if err := downloadCerts(t.Context(), c, to.cluster, given); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("key %s: %v, want %q", given, err, want)
+		}
+	}
+	if err := downloadCerts(t.Context(), c, to.cluster, wrong); err == nil || !strings.Contains(err.Error(), "`kubeadm init phase upload-certs --upload-certs` on a control plane") {
+		t.Errorf("a wrong key: %v, want what mends it", err)
+	}
+	if _, err := os.Stat(to.cluster.CertificatesDir); err == nil {
+		t.Error("a wrong key left files")
 	}
 	if err := downloadCerts(t.Context(), c, to.cluster, key); err != nil {
 		t.Fatal(err)
@@ -91,6 +100,19 @@ func TestCertificatesTravelEncrypted(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(to.cluster.CertificatesDir, "ca.key")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("ca.key: %v, %v", st, err)
+	}
+	// Another upload takes the place of the first; two hours later it is gone.
+	if err := uploadCerts(t.Context(), c, from.cluster, wrong); err != nil {
+		t.Fatal(err)
+	}
+	if err := downloadCerts(t.Context(), c, fresh(t, "").cluster, wrong); err != nil {
+		t.Errorf("by the newer key: %v", err)
+	}
+	if err := client.Of[corev1.Secret](c, metav1.NamespaceSystem).Delete(t.Context(), "kubeadm-certs", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := downloadCerts(t.Context(), c, fresh(t, "").cluster, wrong); err == nil || !strings.Contains(err.Error(), "This Secret might have expired: `kubeadm init phase upload-certs --upload-certs`") {
+		t.Errorf("after two hours: %v", err)
 	}
 	// What came over is enough to make this machine's own leaves.
 	if err := run(t, to, "certs"); err != nil {
