@@ -98,7 +98,7 @@ func row() []entry {
 		from("MutatingAdmissionWebhook"),
 		from("ValidatingAdmissionPolicy"),
 		from("ValidatingAdmissionWebhook"),
-		on("ResourceQuota", func(d Deps) request.Plugin { return &resourceQuota{back: d.Back} }),
+		{name: "ResourceQuota", on: true, read: newResourceQuota},
 		off("AlwaysDeny", func(Deps) request.Plugin { return alwaysDeny{} }),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -214,6 +215,66 @@ func TestSafetyQuotaUnderConcurrency(t *testing.T) {
 	used := o.(*corev1.ResourceQuota).Status.Used[corev1.ResourcePods]
 	if used.Value() != 5 {
 		t.Errorf("used %s, want 5", used.String())
+	}
+}
+
+// TestLimitedResources: what a configuration limits everywhere needs a quota that
+// covers it.
+func TestLimitedResources(t *testing.T) {
+	config := Configuration{"ResourceQuota": []byte(`
+apiVersion: apiserver.config.k8s.io/v1
+kind: ResourceQuotaConfiguration
+limitedResources:
+- resource: pods
+  matchScopes: [{scopeName: PriorityClass, operator: In, values: [high]}]
+- resource: persistentvolumeclaims
+  matchContains: [gold.storageclass.storage.k8s.io/requests.storage]
+- {apiGroup: apps, resource: deployments, matchContains: [count/]}
+`)}
+	high := newPod(func(p *corev1.Pod) { p.Spec.PriorityClassName = "high" })
+	claim := func(class string) *corev1.PersistentVolumeClaim {
+		return &corev1.PersistentVolumeClaim{ObjectMeta: meta("y", "c"), Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class,
+			Resources: corev1.VolumeResourceRequirements{Requests: amounts2("storage", "1Gi")}}}
+	}
+	quotaOf := func(name string, scope *corev1.ScopedResourceSelectorRequirement, kv ...string) *corev1.ResourceQuota {
+		q := &corev1.ResourceQuota{ObjectMeta: meta("y", name), Spec: corev1.ResourceQuotaSpec{Hard: amounts2(kv...)}, Status: corev1.ResourceQuotaStatus{Hard: amounts2(kv...), Used: corev1.ResourceList{}}}
+		for n := range q.Status.Hard {
+			q.Status.Used[n] = resource.MustParse("0")
+		}
+		if scope != nil {
+			q.Spec.ScopeSelector = &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{*scope}}
+		}
+		return q
+	}
+	ofHigh := &corev1.ScopedResourceSelectorRequirement{ScopeName: "PriorityClass", Operator: "In", Values: []string{"high"}}
+	unknown := quotaOf("raw", nil, "pods", "5")
+	unknown.Status.Used = nil
+	deployment := &appsv1.Deployment{ObjectMeta: meta("y", "d")}
+	for name, c := range map[string]struct {
+		quotas []api.Object
+		ask    *request.Attributes
+		want   string
+	}{
+		"a class that needs a quota":    {nil, create("pods", high), "insufficient quota to match these scopes: [{PriorityClass In [high]}]"},
+		"one of another class":          {nil, create("pods", newPod(nil)), ""},
+		"a quota without scope":         {[]api.Object{quotaOf("q", nil, "pods", "5")}, create("pods", high), "insufficient quota to match these scopes: [{PriorityClass In [high]}]"},
+		"a quota of the class":          {[]api.Object{quotaOf("q", ofHigh, "pods", "5")}, create("pods", high), ""},
+		"a full quota of the class":     {[]api.Object{quotaOf("q", ofHigh, "pods", "0")}, create("pods", high), `pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0`},
+		"storage of gold":               {nil, create("persistentvolumeclaims", claim("gold")), `persistentvolumeclaims "c" is forbidden: insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage`},
+		"storage of tin":                {nil, create("persistentvolumeclaims", claim("tin")), ""},
+		"a quota of other amounts":      {[]api.Object{quotaOf("q", nil, "requests.storage", "5Gi")}, create("persistentvolumeclaims", claim("gold")), `persistentvolumeclaims "c" is forbidden: insufficient quota to consume: gold.storageclass.storage.k8s.io/requests.storage`},
+		"a quota of gold":               {[]api.Object{quotaOf("q", nil, "gold.storageclass.storage.k8s.io/requests.storage", "5Gi")}, create("persistentvolumeclaims", claim("gold")), ""},
+		"numbers of another group":      {nil, create("deployments", deployment), `deployments.apps "d" is forbidden: insufficient quota to consume: count/deployments.apps`},
+		"a quota of numbers":            {[]api.Object{quotaOf("q", nil, "count/deployments.apps", "1")}, create("deployments", deployment), ""},
+		"a quota nobody counted so far": {[]api.Object{unknown}, create("pods", newPod(nil)), `pods "x" is forbidden: status unknown for quota: raw, resources: pods`},
+	} {
+		d := Deps{Back: world().With(core("resourcequotas"), c.quotas...), Config: config}
+		if got := through(t, d, "ResourceQuota", c.ask); text(got) != c.want {
+			t.Errorf("%s: got %v, want %s", name, got, c.want)
+		}
+	}
+	if _, err := newResourceQuota(Deps{Config: Configuration{"ResourceQuota": []byte(`{"limitedResources":[{}]}`)}}); text(err) != `couldn't init admission plugin "ResourceQuota": limitedResources[0].resource: Required value` {
+		t.Error(err)
 	}
 }
 

@@ -23,7 +23,8 @@ import (
 // whatever API server, use the same rest. A charge whose request failed is
 // given back.
 type resourceQuota struct {
-	back request.Backend
+	back    request.Backend
+	limited []limitedResource // what needs a quota that covers it
 
 	mu      sync.Mutex
 	charged map[*request.Attributes][]charge
@@ -44,11 +45,12 @@ type errNoRoom struct{ text string }
 func (e errNoRoom) Error() string { return e.text }
 
 func (p *resourceQuota) Validate(ctx context.Context, a *request.Attributes) error {
-	if a.Namespace == "" || a.Subresource != "" && a.Subresource != "resize" || a.Object == nil {
+	_, claim := a.Object.(*corev1.PersistentVolumeClaim) // whose status says what it was granted
+	if a.Namespace == "" || a.Object == nil || a.Subresource != "" && a.Subresource != "resize" && !(claim && a.Subresource == "status") {
 		return nil
 	}
 	list, err := p.back.List(ctx, core("resourcequotas"), a.Namespace)
-	if err != nil || len(list) == 0 {
+	if err != nil || len(list) == 0 && len(p.limited) == 0 {
 		return err
 	}
 	usage := quota.Usage(a.Resource.GroupResource(), a.Object, clock.Now())
@@ -61,18 +63,34 @@ func (p *resourceQuota) Validate(ctx context.Context, a *request.Attributes) err
 		return nil
 	}
 	slices.SortFunc(list, func(x, y api.Object) int { return strings.Compare(x.GetName(), y.GetName()) })
-	var done []charge
+	var quotas, matching []*corev1.ResourceQuota
 	for _, obj := range list {
 		q, ok := obj.(*corev1.ResourceQuota)
-		if !ok || !quota.Counts(q, a.Object) {
+		if !ok {
+			continue
+		}
+		quotas = append(quotas, q)
+		if !quota.Counts(q, a.Object) {
 			continue
 		}
 		if err := mustSpecify(q, a); err != nil {
-			p.giveBack(ctx, a.Namespace, done)
 			return forbidf(a, "failed quota: %s: %w", q.Name, err)
 		}
-		mine := restrict(delta, q.Status.Hard)
-		if len(mine) == 0 {
+		if err := counted(q, usage); err != nil && len(delta) > 0 {
+			return forbid(a, err)
+		}
+		matching = append(matching, q)
+	}
+	if err := p.covered(a, usage, delta, quotas, matching); err != nil {
+		return err
+	}
+	var done []charge
+	for _, q := range matching {
+		mine := delta
+		if a.Old != nil && !quota.Counts(q, a.Old) { // it came into the quota's scope
+			mine = usage
+		}
+		if mine = restrict(mine, q.Status.Hard); len(mine) == 0 {
 			continue
 		}
 		if err := p.charge(ctx, a, q.Name, mine); err != nil {

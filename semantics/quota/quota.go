@@ -75,7 +75,12 @@ func claimUsage(c *corev1.PersistentVolumeClaim, out corev1.ResourceList) {
 		class = *c.Spec.StorageClassName
 	}
 	size, sized := c.Spec.Resources.Requests[corev1.ResourceStorage]
+	if got := c.Status.AllocatedResources[corev1.ResourceStorage]; sized && got.Cmp(size) > 0 {
+		size = got // a smaller wish after a larger one that was granted
+	}
 	if sized {
+		size = size.DeepCopy()
+		size.RoundUp(0)
 		out[corev1.ResourceRequestsStorage] = size
 	}
 	if class == "" {
@@ -122,31 +127,57 @@ const DeviceClassSuffix = ".deviceclass.resource.k8s.io/devices"
 
 // Counts says whether the quota counts obj at all.
 func Counts(q *corev1.ResourceQuota, obj api.Object) bool {
-	pod, isPod := obj.(*corev1.Pod)
+	scopes := Scopes(q)
+	return len(Matching(obj, scopes)) == len(scopes)
+}
+
+// Scopes are a quota's scopes in one form.
+func Scopes(q *corev1.ResourceQuota) []corev1.ScopedResourceSelectorRequirement {
+	var out []corev1.ScopedResourceSelectorRequirement
 	for _, s := range q.Spec.Scopes {
-		if !isPod || !inScope(pod, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists}) {
-			return false
+		out = append(out, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists})
+	}
+	if q.Spec.ScopeSelector != nil {
+		out = append(out, q.Spec.ScopeSelector.MatchExpressions...)
+	}
+	return out
+}
+
+// Matching are those of the scopes that an object is in.
+func Matching(obj api.Object, scopes []corev1.ScopedResourceSelectorRequirement) []corev1.ScopedResourceSelectorRequirement {
+	var out []corev1.ScopedResourceSelectorRequirement
+	for _, r := range scopes {
+		in := false
+		switch o := obj.(type) {
+		case *corev1.Pod:
+			in = inScope(o, r)
+		case *corev1.PersistentVolumeClaim:
+			in = r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass &&
+				slices.ContainsFunc(attributesClasses(o), func(class string) bool { return named(class, r) })
+		}
+		if in {
+			out = append(out, r)
 		}
 	}
-	if q.Spec.ScopeSelector == nil {
-		return true
-	}
-	for _, r := range q.Spec.ScopeSelector.MatchExpressions {
-		if claim, ok := obj.(*corev1.PersistentVolumeClaim); ok && r.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass {
-			name := ""
-			if claim.Spec.VolumeAttributesClassName != nil {
-				name = *claim.Spec.VolumeAttributesClassName
-			}
-			if !named(name, r) {
-				return false
-			}
-			continue
-		}
-		if !isPod || !inScope(pod, r) {
-			return false
+	return out
+}
+
+// attributesClasses are the classes that a claim has, had or asks for; "" alone
+// when there is none.
+func attributesClasses(c *corev1.PersistentVolumeClaim) []string {
+	var out []string
+	for _, p := range []*string{c.Spec.VolumeAttributesClassName, c.Status.CurrentVolumeAttributesClassName} {
+		if p != nil && *p != "" {
+			out = append(out, *p)
 		}
 	}
-	return true
+	if m := c.Status.ModifyVolumeStatus; m != nil && m.TargetVolumeAttributesClassName != "" {
+		out = append(out, m.TargetVolumeAttributesClassName)
+	}
+	if len(out) == 0 {
+		return []string{""}
+	}
+	return out
 }
 
 func inScope(pod *corev1.Pod, r corev1.ScopedResourceSelectorRequirement) bool {
