@@ -30,4 +30,8 @@ else
 		-o "$work/pause" embedded/pause/pause.c
 fi
 
-go run ./embedded/pack "$work" "$out"
+# What a node starts first is packed by itself, or over containerd, which it
+# starts anyway.
+go run ./embedded/pack "$work" "$out" pause sampan-init sampan-containerd \
+	sampan-shim+sampan-containerd sampan-cni+sampan-containerd \
+	sampan-coredns+sampan-containerd sampan-kubectl+sampan-coredns

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-func packed(t *testing.T, programs map[string][]byte) fstest.MapFS {
+func bundle(t *testing.T, programs map[string][]byte) fstest.MapFS {
 	t.Helper()
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -28,7 +29,7 @@ func packed(t *testing.T, programs map[string][]byte) fstest.MapFS {
 
 func TestOpenGivesTheProgramBack(t *testing.T) {
 	want := bytes.Repeat([]byte("shim"), 100_000)
-	from := packed(t, map[string][]byte{"sampan-shim": want, "pause": []byte("p")})
+	from := bundle(t, map[string][]byte{"sampan-shim": want, "pause": []byte("p")})
 	if got := files(from); !slices.Equal(got, []string{"pause", "sampan-shim"}) {
 		t.Errorf("files = %q", got)
 	}
@@ -43,7 +44,7 @@ func TestOpenGivesTheProgramBack(t *testing.T) {
 }
 
 func TestBinaryWithoutProgramsSaysWhatToRun(t *testing.T) {
-	empty := packed(t, nil)
+	empty := bundle(t, nil)
 	_, err := open(empty, "pause")
 	if !errors.Is(err, ErrNotBuilt) {
 		t.Errorf("open = %v", err)
@@ -55,7 +56,7 @@ func TestBinaryWithoutProgramsSaysWhatToRun(t *testing.T) {
 
 func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bin")
-	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("one")}), dir, []string{"a", "b"}); err != nil {
+	if err := install(bundle(t, map[string][]byte{"a": []byte("one"), "b": []byte("one")}), dir, []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	before := map[string]os.FileInfo{}
@@ -69,7 +70,7 @@ func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 		}
 		before[name] = st
 	}
-	if err := install(packed(t, map[string][]byte{"a": []byte("one"), "b": []byte("two")}), dir, []string{"a", "b"}); err != nil {
+	if err := install(bundle(t, map[string][]byte{"a": []byte("one"), "b": []byte("two")}), dir, []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	for name, changed := range map[string]bool{"a": false, "b": true} {
@@ -89,10 +90,64 @@ func TestInstallReplacesOnlyWhatChanged(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "a"), 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := install(packed(t, map[string][]byte{"a": []byte("one")}), dir, []string{"a"}); err != nil {
+	if err := install(bundle(t, map[string][]byte{"a": []byte("one")}), dir, []string{"a"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(got) != "one" {
 		t.Errorf("a cut program became %q, %v; want it whole again", got, err)
 	}
+}
+
+func TestProgramOverABase(t *testing.T) {
+	base := randomBytes(1 << 20)
+	program := append(slices.Clone(base[1<<19:]), "and its own"...)
+	from := bundle(t, map[string][]byte{"sampan-base": base})
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderDictRaw(Dictionary, base), zstd.WithWindowSize(Window))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := enc.EncodeAll(program, nil)
+	if len(data) > len(program)/100 {
+		t.Errorf("a program that repeats its base takes %d of %d bytes", len(data), len(program))
+	}
+	from["bin/sampan-program+sampan-base"+suffix] = &fstest.MapFile{Data: data}
+	if got := files(from); !slices.Equal(got, []string{"sampan-base", "sampan-program"}) {
+		t.Errorf("files = %q", got)
+	}
+	dir := t.TempDir()
+	if err := install(from, dir, []string{"sampan-program"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "sampan-program")); err != nil || !bytes.Equal(got, program) {
+		t.Errorf("installed %d bytes, %v; want %d", len(got), err, len(program))
+	}
+	delete(from, "bin/sampan-base"+suffix)
+	if err := install(from, t.TempDir(), []string{"sampan-program"}); !errors.Is(err, ErrNotBuilt) {
+		t.Errorf("install without its base = %v", err)
+	}
+}
+
+// TestOwnProgramsUnpack reads whatever this tree has built.
+func TestOwnProgramsUnpack(t *testing.T) {
+	if len(Files()) == 0 {
+		t.Skip("nothing built: make build")
+	}
+	for _, name := range Files() {
+		r, err := Open(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		head := make([]byte, 4)
+		if _, err := io.ReadFull(r, head); err != nil || string(head) != "\x7fELF" {
+			t.Errorf("%s begins with %q, %v; want a program", name, head, err)
+		}
+		r.Close()
+	}
+}
+
+func randomBytes(n int) []byte {
+	out := make([]byte, n)
+	rand.NewChaCha8([32]byte{}).Read(out)
+	return out
 }
