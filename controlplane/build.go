@@ -50,7 +50,7 @@ func newServer(ctx context.Context, cfg *Config, store storage.Store, registry *
 	if err := errors.Join(g.authorizers(cfg, deps), g.authenticators(cfg, deps)); err != nil {
 		return nil, nil, err
 	}
-	if err := g.newJudges(fields, registry, deps); err != nil {
+	if err := g.newJudges(cfg, fields, registry, deps); err != nil {
 		return nil, nil, err
 	}
 	plugins, warnings, err := g.choose(cfg, registry)

@@ -11,6 +11,7 @@ import (
 	"github.com/sampan-dev/sampan/apiserver/request"
 	"github.com/sampan-dev/sampan/apiserver/rest"
 	"github.com/sampan-dev/sampan/apiserver/webhook"
+	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/kit/run"
 )
 
@@ -18,13 +19,30 @@ import (
 type judges struct {
 	webhooks *webhook.Webhooks
 	policies *policy.Policies
+	config   admission.Configuration
 }
 
-func (g *gate) newJudges(fields *apply.Fields, registry *rest.Registry, deps Deps) error {
+func (g *gate) newJudges(cfg *Config, fields *apply.Fields, registry *rest.Registry, deps Deps) (err error) {
+	var config admission.Configuration
+	if cfg.AdmissionConfig != "" {
+		if config, err = admission.ReadConfiguration(cfg.AdmissionConfig); err != nil {
+			return err
+		}
+	}
+	var hooks webhook.Config
+	for name, shown := range map[string]*webhook.Shown{webhook.MutatingName: &hooks.ShownToMutating, webhook.ValidatingName: &hooks.ShownToValidating} {
+		file, err := config.HookUsers(name)
+		if err == nil && file != "" {
+			*shown, err = client.HookUsers(file)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	to := dynamic.Deps{Back: g.back, Catalog: registry, Authorizer: g.authz}
-	w, err := webhook.New(webhook.Config{}, to, deps.Metrics)
+	w, err := webhook.New(hooks, to, deps.Metrics)
 	types := policy.Types{Schema: openapi.Schemas(registry.Kinds), Merge: fields.Merging(registry.Kinds)}
-	g.judges = &judges{webhooks: w, policies: policy.New(to, types, deps.Metrics)}
+	g.judges = &judges{webhooks: w, policies: policy.New(to, types, deps.Metrics), config: config}
 	return err
 }
 
@@ -41,12 +59,7 @@ func (j *judges) plugins() map[string]request.Plugin {
 // choose returns the row of plugins that the configuration wants, and warnings
 // about names in it.
 func (g *gate) choose(cfg *Config, registry *rest.Registry) (plugins []request.Plugin, warnings []string, err error) {
-	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins(), NotReady: cfg.Offer.NotReady, Unreachable: cfg.Offer.Unreachable}
-	if cfg.AdmissionConfig != "" {
-		if d.Config, err = admission.ReadConfiguration(cfg.AdmissionConfig); err != nil {
-			return nil, nil, err
-		}
-	}
+	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins(), NotReady: cfg.Offer.NotReady, Unreachable: cfg.Offer.Unreachable, Config: g.judges.config}
 	return admission.Choose(d, cfg.EnableAdmission, cfg.DisableAdmission)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 )
 
@@ -61,4 +62,23 @@ func (c Configuration) read(name string, into any) error {
 		return fmt.Errorf("couldn't init admission plugin %q: %w", name, err)
 	}
 	return nil
+}
+
+// HookUsers is the kubeconfig whose users the plugin shows to webhooks; "" is none.
+func (c Configuration) HookUsers(name string) (string, error) {
+	var w struct {
+		Kind           string `json:"kind"`
+		KubeConfigFile string `json:"kubeConfigFile"`
+	}
+	if err := c.read(name, &w); err != nil {
+		return "", err
+	}
+	switch {
+	case w.Kind != "" && w.Kind != "WebhookAdmission" && w.Kind != "WebhookAdmissionConfiguration":
+		return "", fmt.Errorf("couldn't init admission plugin %q: unexpected kind %q, want WebhookAdmissionConfiguration", name, w.Kind)
+	case w.KubeConfigFile != "" && !filepath.IsAbs(w.KubeConfigFile):
+		return "", fmt.Errorf("couldn't init admission plugin %q: %w", name,
+			field.Invalid(field.NewPath("kubeConfigFile"), w.KubeConfigFile, "must be an absolute file path"))
+	}
+	return w.KubeConfigFile, nil
 }

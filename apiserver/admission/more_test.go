@@ -325,6 +325,24 @@ plugins:
 	}
 }
 
+func TestUsersForWebhooks(t *testing.T) {
+	for config, want := range map[string]string{
+		"": "",
+		"{apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration, kubeConfigFile: /etc/hooks}": "/etc/hooks",
+		"{kind: WebhookAdmissionConfiguration, kubeConfigFile: hooks}":                                              `couldn't init admission plugin "ValidatingAdmissionWebhook": kubeConfigFile: Invalid value: "hooks": must be an absolute file path`,
+		"{kind: Pod}": `couldn't init admission plugin "ValidatingAdmissionWebhook": unexpected kind "Pod", want WebhookAdmissionConfiguration`,
+	} {
+		c := Configuration{}
+		if config != "" {
+			c["ValidatingAdmissionWebhook"] = []byte(config)
+		}
+		got, err := c.HookUsers("ValidatingAdmissionWebhook")
+		if got+text(err) != want {
+			t.Errorf("%s: %s %v", config, got, err)
+		}
+	}
+}
+
 func TestImagePolicy(t *testing.T) {
 	asked := 0
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -110,7 +110,7 @@ func (q *asking) ask(ctx context.Context, i *invocation, wait time.Duration) (*v
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = clock.Until(deadline)
 	}
-	data, err := q.w.caller.post(ctx, &i.client, body, wait)
+	data, err := q.w.caller.post(ctx, i.hook, body, wait)
 	if err != nil {
 		code := 503
 		if s := apierrors.APIStatus(nil); errors.As(err, &s) {

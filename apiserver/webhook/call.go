@@ -41,13 +41,14 @@ const (
 // caller sends questions. Hooks at one address share connections.
 type caller struct {
 	reach reach
+	shown map[string]Shown // by the kind of configuration
 
 	mu      sync.Mutex
 	clients map[string]*http.Client
 }
 
-func newCaller(back request.Backend) *caller {
-	return &caller{reach: reach{back}, clients: map[string]*http.Client{}}
+func newCaller(back request.Backend, shown map[string]Shown) *caller {
+	return &caller{reach: reach{back}, shown: shown, clients: map[string]*http.Client{}}
 }
 
 // address is where a hook is called, without the query.
@@ -76,9 +77,13 @@ func address(c *admissionv1.WebhookClientConfig) (*url.URL, error) {
 func serverName(s *admissionv1.ServiceReference) string { return s.Name + "." + s.Namespace + ".svc" }
 
 // client returns the client of an address, whose TLS trusts what the
-// configuration says.
-func (c *caller) client(cfg *admissionv1.WebhookClientConfig, u *url.URL) (*http.Client, error) {
+// configuration says, and which shows what the server is to show there.
+func (c *caller) client(h *hook, u *url.URL) (*http.Client, error) {
+	cfg, shown := &h.client, c.shown[h.kind]
 	key := u.Host + "\x00" + string(cfg.CABundle)
+	if shown != nil {
+		key = h.kind + "\x00" + key
+	}
 	if cfg.Service == nil {
 		key += "\x00url"
 	}
@@ -103,6 +108,17 @@ func (c *caller) client(cfg *admissionv1.WebhookClientConfig, u *url.URL) (*http
 		t.Proxy = nil
 		t.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return c.reach.dial(ctx, s, addr) }
 	}
+	var rt http.RoundTripper = t
+	if shown != nil {
+		certificate, wrap, err := shown(hostPort(u))
+		if err != nil {
+			return nil, err
+		}
+		trust.GetClientCertificate = certificate
+		if wrap != nil {
+			rt = wrap(t)
+		}
+	}
 	if len(c.clients) >= maxClients { // configurations came and went: begin again
 		for k, old := range c.clients {
 			old.CloseIdleConnections()
@@ -110,9 +126,17 @@ func (c *caller) client(cfg *admissionv1.WebhookClientConfig, u *url.URL) (*http
 		}
 	}
 	// A redirect would carry the object to a place nobody configured.
-	client := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	c.clients[key] = client
 	return client, nil
+}
+
+// hostPort is whom a user of the configuration is named after.
+func hostPort(u *url.URL) string {
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.Host
 }
 
 func (c *caller) close() {
@@ -124,12 +148,12 @@ func (c *caller) close() {
 }
 
 // post asks a hook and returns its answer's body. ctx ends in time.
-func (c *caller) post(ctx context.Context, cfg *admissionv1.WebhookClientConfig, body []byte, timeout time.Duration) ([]byte, error) {
-	u, err := address(cfg)
+func (c *caller) post(ctx context.Context, h *hook, body []byte, timeout time.Duration) ([]byte, error) {
+	u, err := address(&h.client)
 	if err != nil {
 		return nil, err
 	}
-	client, err := c.client(cfg, u)
+	client, err := c.client(h, u)
 	if err != nil {
 		return nil, err
 	}

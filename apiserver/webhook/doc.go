@@ -13,7 +13,9 @@
 package webhook
 
 import (
+	"crypto/tls"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,9 +30,16 @@ type Config struct {
 	Budget time.Duration
 	// Breaks is how many failures in a row make a hook count as dead; 0 is DefaultBreaks.
 	Breaks int
+	// Shown are what the server shows of itself to mutating and to validating
+	// hooks, by their hosts and ports; nil shows nothing.
+	ShownToMutating, ShownToValidating Shown
 	// Rest is how long a dead hook is first left alone; it doubles up to MaxRest.
 	Rest, MaxRest time.Duration
 }
+
+// Shown is what the server shows of itself to a host and port: a certificate,
+// when certificate is not nil, and what wrap puts into each request.
+type Shown = func(hostPort string) (certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error), wrap func(http.RoundTripper) http.RoundTripper, err error)
 
 // The values of a Config that says nothing.
 const (
@@ -74,5 +83,5 @@ func New(cfg Config, deps dynamic.Deps, reg prometheus.Registerer) (*Webhooks, e
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	return &Webhooks{cfg: cfg, deps: deps, hooks: newHooks(cfg), caller: newCaller(deps.Back), metrics: newMetrics(reg)}, nil
+	return &Webhooks{cfg: cfg, deps: deps, hooks: newHooks(cfg), caller: newCaller(deps.Back, map[string]Shown{mutatingKind: cfg.ShownToMutating, validatingKind: cfg.ShownToValidating}), metrics: newMetrics(reg)}, nil
 }

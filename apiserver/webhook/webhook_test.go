@@ -1,8 +1,10 @@
 package webhook
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	reviewv1 "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -200,6 +203,50 @@ func TestFailuresInWords(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestHooksAreShownWhoAsks: what is configured for a hook's host, and for its
+// sort of hooks, is what the hook sees.
+func TestHooksAreShownWhoAsks(t *testing.T) {
+	seen := ""
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = r.Header.Get("Authorization")
+		var review reviewv1.AdmissionReview
+		json.NewDecoder(r.Body).Decode(&review)
+		review.Response = &reviewv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+		json.NewEncoder(w).Encode(review)
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "https://")
+	shown := func(token string) Shown {
+		return func(hostPort string) (func(*tls.CertificateRequestInfo) (*tls.Certificate, error), func(http.RoundTripper) http.RoundTripper, error) {
+			if hostPort != host {
+				return nil, nil, fmt.Errorf("asked for %s", hostPort)
+			}
+			return nil, func(rt http.RoundTripper) http.RoundTripper { return saying{token, rt} }, nil
+		}
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	w := hooked(t, Config{ShownToValidating: shown("validating"), ShownToMutating: shown("mutating")}, admissionv1.Fail, 10, server.URL)
+	for _, list := range w.hooks.compiled {
+		for _, h := range list {
+			h.client.CABundle = ca
+		}
+	}
+	if err := (Validating{w}).Validate(t.Context(), configMap(nil)); err != nil || seen != "validating" {
+		t.Errorf("saw %q, %v", seen, err)
+	}
+}
+
+type saying struct {
+	token string
+	rt    http.RoundTripper
+}
+
+func (s saying) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", s.token)
+	return s.rt.RoundTrip(r)
 }
 
 func TestHeartbeatsAreNotStopped(t *testing.T) {
