@@ -176,6 +176,15 @@ func (m *Members) Remove(ctx context.Context, id uint64) error {
 	return nil
 }
 
+// Leader asks one endpoint who leads, as its member sees it.
+func (m *Members) Leader(ctx context.Context, endpoint string) (uint64, error) {
+	r, err := m.c.Status(ctx, endpoint)
+	if err != nil {
+		return 0, fmt.Errorf("etcd: %s: %w", endpoint, err)
+	}
+	return r.Leader, nil
+}
+
 // Answers asks every endpoint for a consistent read.
 func (m *Members) Answers(ctx context.Context) error {
 	for _, e := range m.c.Endpoints() {

@@ -39,6 +39,7 @@ type peer struct {
 	name   string
 	door   net.Listener
 	dir    string
+	serves []string     // where clients reach it; nowhere by default
 	life   sync.RWMutex // of the next three, which a restart changes
 	server *etcd.Server
 	store  *etcd.Store
@@ -164,7 +165,7 @@ func (p *peer) start(initial string, existing, force bool) {
 	s, err := etcd.NewServer(etcd.Config{
 		Name: p.name, DataDir: p.dir, NoFsync: true, Log: slog.New(slog.DiscardHandler),
 		ListenPeer: []string{"http://" + behind(p.door)}, AdvertisePeer: []string{p.url()},
-		InitialCluster: initial, Existing: existing, ForceNewCluster: force,
+		InitialCluster: initial, Existing: existing, ForceNewCluster: force, ListenClient: p.serves,
 		Tick: 20 * time.Millisecond, Election: 200 * time.Millisecond,
 	})
 	if err != nil {

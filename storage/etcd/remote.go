@@ -2,7 +2,9 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -10,14 +12,19 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sampan-dev/sampan/storage"
 )
 
 // NewRemote returns a store over the network. It connects in the background.
 func NewRemote(endpoints []string, t TLS) (*Store, error) {
+	r := &remote{}
 	cfg := clientv3.Config{
 		Endpoints:            endpoints,
+		DialOptions:          []grpc.DialOption{grpc.WithChainUnaryInterceptor(r.once)},
 		DialKeepAliveTime:    30 * time.Second, // upstream's keepalives
 		DialKeepAliveTimeout: 10 * time.Second,
 		Logger:               zap.NewNop(),
@@ -34,13 +41,58 @@ func NewRemote(endpoints []string, t TLS) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: client: %w", err)
 	}
-	return &Store{b: &remote{c: c, kv: clientv3.RetryKVClient(c), lease: clientv3.RetryLeaseClient(c)}}, nil
+	r.c, r.kv, r.lease = c, clientv3.RetryKVClient(c), clientv3.RetryLeaseClient(c)
+	return &Store{b: r}, nil
 }
 
 type remote struct {
 	c     *clientv3.Client
 	kv    etcdserverpb.KVClient
 	lease etcdserverpb.LeaseClient
+	// reached says that etcd has answered. Until then it may be starting, and is
+	// waited for as long as the request lives.
+	reached atomic.Bool
+}
+
+// answerWithin bounds a write to an etcd that was reached before, wherever it is
+// lost on its way. A member answers within its own 5 s and two elections'.
+const answerWithin = 10 * time.Second
+
+// errNoMajority is what a request fails with that etcd could not decide on. A
+// write may have been made all the same.
+var errNoMajority = fmt.Errorf("etcd has no leader, or does not reach most of its members: %w", rpctypes.ErrTimeout)
+
+// once is below clientv3's retries, at each try. A member that has no leader waits
+// for one before it says so; asked again it would only wait again, as clientv3
+// would make it do for as long as the request lives.
+func (r *remote) once(ctx context.Context, method string, q, a any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, q, a, conn, opts...)
+	switch {
+	case err == nil:
+		r.reached.Store(true)
+	case r.reached.Load() && ctx.Err() == nil && waitedInVain(err):
+		return errNoMajority
+	}
+	return err
+}
+
+// waitedInVain says that a member's own time for a request was over.
+func waitedInVain(err error) bool {
+	return status.Code(err) == codes.DeadlineExceeded || errors.Is(rpctypes.Error(err), rpctypes.ErrTimeout)
+}
+
+// decided does a write, which etcd must decide on in time if it was ever reached.
+func decided[Q, A any](ctx context.Context, r *remote, write func(context.Context, Q, ...grpc.CallOption) (A, error), q Q) (A, error) {
+	if !r.reached.Load() {
+		return write(ctx, q)
+	}
+	bound, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	a, err := write(bound, q)
+	if err != nil && bound.Err() != nil && ctx.Err() == nil {
+		err = errNoMajority
+	}
+	return a, err
 }
 
 func (r *remote) Range(ctx context.Context, q *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
@@ -48,7 +100,7 @@ func (r *remote) Range(ctx context.Context, q *etcdserverpb.RangeRequest) (*etcd
 }
 
 func (r *remote) Txn(ctx context.Context, q *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
-	return r.kv.Txn(ctx, q)
+	return decided(ctx, r, r.kv.Txn, q)
 }
 
 func (r *remote) Compact(ctx context.Context, q *etcdserverpb.CompactionRequest) (*etcdserverpb.CompactionResponse, error) {
@@ -56,7 +108,7 @@ func (r *remote) Compact(ctx context.Context, q *etcdserverpb.CompactionRequest)
 }
 
 func (r *remote) LeaseGrant(ctx context.Context, q *etcdserverpb.LeaseGrantRequest) (*etcdserverpb.LeaseGrantResponse, error) {
-	return r.lease.LeaseGrant(ctx, q)
+	return decided(ctx, r, r.lease.LeaseGrant, q)
 }
 
 // sync implements backend: the request to come is consistent by itself.

@@ -20,6 +20,10 @@ type Restore struct {
 	PeerURLs       []string // this member's; "http://localhost:2380"
 	InitialCluster string   // name=url,…; this member alone when empty
 	ClusterToken   string   // "etcd-cluster"
+
+	// RevisionBump is added to the snapshot's revision, and what is before it is
+	// said to be compacted, so that nobody takes an old answer for a new one.
+	RevisionBump uint64
 }
 
 // Do restores. On an error the data directory is not there.
@@ -46,6 +50,7 @@ func (r Restore) Do() error {
 	err := snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 		SnapshotPath: r.Snapshot, OutputDataDir: r.DataDir, Name: name, PeerURLs: peers,
 		InitialCluster: initial, InitialClusterToken: orElse(r.ClusterToken, "etcd-cluster"),
+		RevisionBump: r.RevisionBump, MarkCompacted: r.RevisionBump > 0,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("restore: %s: %w", r.Snapshot, err), os.RemoveAll(r.DataDir))

@@ -222,6 +222,8 @@ func explain(ctx context.Context, op, subject string, err error) error {
 	remote := rpctypes.Error(err)
 	is := func(local, rpc error) bool { return errors.Is(err, local) || errors.Is(remote, rpc) }
 	switch {
+	case errors.Is(err, context.DeadlineExceeded): // the member's own time, for ctx is not over
+		err = errNoMajority
 	case errors.Is(err, storage.ErrFuture), is(mvcc.ErrFutureRev, rpctypes.ErrFutureRev):
 		return storage.ErrFuture
 	case is(mvcc.ErrCompacted, rpctypes.ErrCompacted):
