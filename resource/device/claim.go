@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
+	"github.com/sampan-dev/sampan/semantics/expression"
 	"github.com/sampan-dev/sampan/semantics/podspec"
 )
 
@@ -98,20 +99,19 @@ func wish(class string, selectors []devicev1.DeviceSelector, path *field.Path) f
 	} else {
 		errs = append(errs, say(at, class, validation.IsDNS1123Subdomain(class))...)
 	}
-	return append(errs, selectorList(selectors, path.Child("selectors"))...)
+	return append(errs, selectorList(selectors, path.Child("selectors"), nil)...)
 }
 
-func selectorList(selectors []devicev1.DeviceSelector, path *field.Path) field.ErrorList {
+// selectorList judges expressions, but not again those that were known before.
+func selectorList(selectors []devicev1.DeviceSelector, path *field.Path, known map[string]bool) field.ErrorList {
 	return list[devicev1.DeviceSelector, string](selectors, devicev1.DeviceSelectorsMaxSize, path, nil, func(s devicev1.DeviceSelector, at *field.Path) field.ErrorList {
-		switch {
-		case s.CEL == nil:
+		if s.CEL == nil {
 			return field.ErrorList{field.Required(at.Child("cel"), "")}
-		case len(s.CEL.Expression) > devicev1.CELSelectorExpressionMaxLength:
-			return field.ErrorList{field.TooLong(at.Child("cel", "expression"), "", devicev1.CELSelectorExpressionMaxLength)}
-		case s.CEL.Expression == "":
-			return field.ErrorList{field.Required(at.Child("cel", "expression"), "")}
 		}
-		return nil
+		if known[s.CEL.Expression] {
+			return nil
+		}
+		return expression.CheckSelector(at.Child("cel", "expression"), s.CEL.Expression)
 	})
 }
 

@@ -45,7 +45,7 @@ func classes() resource.Kind {
 	return resource.Erase(&resource.Def[class]{
 		Group: group, Version: "v1", Kind: "DeviceClass", Plural: "deviceclasses", ClusterScoped: true,
 		Generation: func(c *class) any { return &c.Spec },
-		Validate:   func(next, _ *class) field.ErrorList { return validateClass(&next.Spec, field.NewPath("spec")) },
+		Validate:   validateClass,
 		Columns:    []resource.Column[class]{resource.NameColumn[class](), resource.AgeColumn[class]()},
 		Also:       earlier[devicev1beta2.DeviceClass, class]("DeviceClass"), Unconditional: true,
 	})

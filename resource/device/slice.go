@@ -14,8 +14,16 @@ import (
 	"github.com/sampan-dev/sampan/semantics/podspec"
 )
 
-func validateClass(s *devicev1.DeviceClassSpec, path *field.Path) field.ErrorList {
-	errs := selectorList(s.Selectors, path.Child("selectors"))
+func validateClass(next, prev *devicev1.DeviceClass) field.ErrorList {
+	s, path, known := &next.Spec, field.NewPath("spec"), map[string]bool{}
+	if prev != nil {
+		for _, old := range prev.Spec.Selectors {
+			if old.CEL != nil {
+				known[old.CEL.Expression] = true
+			}
+		}
+	}
+	errs := selectorList(s.Selectors, path.Child("selectors"), known)
 	errs = append(errs, list[devicev1.DeviceClassConfiguration, string](s.Config, devicev1.DeviceConfigMaxSize, path.Child("config"), nil,
 		func(c devicev1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
 			return configuration(&c.DeviceConfiguration, at)

@@ -26,8 +26,10 @@ type Selector struct {
 	env     *cel.Env
 }
 
-// devices is the environment of expressions about devices.
-var devices = sync.OnceValues(func() (*cel.Env, error) {
+// attributeValue and deviceType are what expressions about devices are of.
+var attributeValue, deviceType = describeDevice()
+
+func describeDevice() (attribute, device *apicel.DeclType) {
 	short := func(t *apicel.DeclType, most uint64) *apicel.DeclType {
 		c := *t
 		c.MaxElements = int64(most)
@@ -38,24 +40,36 @@ var devices = sync.OnceValues(func() (*cel.Env, error) {
 	nested := func(t *apicel.DeclType) *apicel.DeclType {
 		return apicel.NewMapType(domain, apicel.NewMapType(id, t, most), most)
 	}
+	attribute = short(apicel.AnyType, devicev1.DeviceAttributeMaxValueLength)
 	fields := map[string]*apicel.DeclField{}
 	for name, t := range map[string]*apicel.DeclType{
 		"driver": short(apicel.StringType, devicev1.DriverNameMaxLength), "allowMultipleAllocations": short(apicel.BoolType, 1),
-		"attributes": nested(short(apicel.AnyType, devicev1.DeviceAttributeMaxValueLength)), "capacity": nested(apicel.QuantityDeclType),
+		"attributes": nested(attribute), "capacity": nested(apicel.QuantityDeclType),
 	} {
 		fields[name] = apicel.NewDeclField(name, t, true, nil, nil)
 	}
-	t := apicel.NewObjectType("kubernetes.DRADevice", fields)
-	set, err := Base().Extend(environment.VersionedOptions{
+	return attribute, apicel.NewObjectType("kubernetes.DRADevice", fields)
+}
+
+// deviceSet has the environments of expressions about devices.
+var deviceSet = sync.OnceValues(func() (*environment.EnvSet, error) {
+	return Base().Extend(environment.VersionedOptions{
 		IntroducedVersion: version.MajorMinor(1, 31),
-		EnvOptions:        []cel.EnvOption{ext.Bindings(ext.BindingsVersion(0)), cel.Variable("device", t.CelType())},
-		DeclTypes:         []*apicel.DeclType{t},
+		EnvOptions:        []cel.EnvOption{ext.Bindings(ext.BindingsVersion(0)), cel.Variable("device", deviceType.CelType())},
+		DeclTypes:         []*apicel.DeclType{deviceType},
 	})
+})
+
+// devices is the environment of those that are stored.
+var devices = sync.OnceValues(func() (*cel.Env, error) { return devicesOf(environment.StoredExpressions) })
+
+func devicesOf(kind environment.Type) (*cel.Env, error) {
+	set, err := deviceSet()
 	if err != nil {
 		return nil, err
 	}
-	return set.Env(environment.StoredExpressions)
-})
+	return set.Env(kind)
+}
 
 // versions makes a version of its text.
 var versions = sync.OnceValues(func() (cel.Program, error) {
