@@ -240,6 +240,9 @@ func (c *component) kubelet(ctx context.Context, cfg kubelet.Config, o *config.O
 		g.Stop()
 		return errors.Join(err, g.Wait())
 	}
+	g.Go("cgroup driver", func(ctx context.Context) error {
+		return kubelet.AgreeOnDriver(ctx, r, &cfg, o.CgroupDriver, c.log)
+	})
 	g.Go("mirrors", mirrors.Run)
 	g.Go("kubelet", k.Run)
 	return g.Wait()

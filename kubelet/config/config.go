@@ -36,6 +36,7 @@ type Options struct {
 	NodeIPs                     []string
 	Labels                      map[string]string
 	RootDir, CertDir            string
+	CgroupDriver                string // as the command line says; Component has the file's word
 	Verbosity                   int
 	Component                   kubeletv1beta1.KubeletConfiguration
 	Warnings                    []string
@@ -252,11 +253,14 @@ func general() map[string]flag {
 			o.Component.Authorization.Mode = kubeletv1beta1.KubeletAuthorizationMode(v)
 			return nil
 		}},
-		"cluster-dns":          list(func(o *Options) *[]string { return &o.Component.ClusterDNS }),
-		"cluster-domain":       text(func(o *Options) *string { return &o.Component.ClusterDomain }),
-		"resolv-conf":          {set: func(o *Options, v string) error { o.Component.ResolverConfig = &v; return nil }},
-		"max-pods":             number(func(o *Options) *int32 { return &o.Component.MaxPods }),
-		"cgroup-driver":        text(func(o *Options) *string { return &o.Component.CgroupDriver }),
+		"cluster-dns":    list(func(o *Options) *[]string { return &o.Component.ClusterDNS }),
+		"cluster-domain": text(func(o *Options) *string { return &o.Component.ClusterDomain }),
+		"resolv-conf":    {set: func(o *Options, v string) error { o.Component.ResolverConfig = &v; return nil }},
+		"max-pods":       number(func(o *Options) *int32 { return &o.Component.MaxPods }),
+		"cgroup-driver": {set: func(o *Options, v string) error {
+			o.CgroupDriver, o.Component.CgroupDriver = v, v
+			return nil
+		}},
 		"cgroup-root":          text(func(o *Options) *string { return &o.Component.CgroupRoot }),
 		"cgroups-per-qos":      truth(func(o *Options) **bool { return &o.Component.CgroupsPerQOS }),
 		"cpu-cfs-quota":        truth(func(o *Options) **bool { return &o.Component.CPUCFSQuota }),

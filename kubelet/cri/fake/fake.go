@@ -40,6 +40,7 @@ type Runtime struct {
 	address    func() string
 	pull       func(image string) error
 	networkErr string
+	driver     *runtimeapi.LinuxRuntimeConfiguration
 	ignoreTerm bool
 }
 
@@ -57,6 +58,7 @@ func New() *Runtime {
 		images: map[string]*runtimeapi.Image{}, fail: map[string]error{},
 		listeners: map[chan *runtimeapi.ContainerEventResponse]context.Context{},
 	}
+	r.CgroupDriver("cgroupfs")
 	r.address = func() string { return fmt.Sprintf("10.88.%d.%d", r.next/250%250, r.next%250+1) }
 	return r
 }
@@ -88,6 +90,16 @@ func (r *Runtime) IgnoreTerm(on bool) { r.mu.Lock(); defer r.mu.Unlock(); r.igno
 
 // NetworkBroken sets the message with which the network is not ready; "" makes it ready.
 func (r *Runtime) NetworkBroken(msg string) { r.mu.Lock(); defer r.mu.Unlock(); r.networkErr = msg }
+
+// CgroupDriver sets who writes the containers' control groups: cgroupfs, systemd,
+// or "" for a runtime that does not say.
+func (r *Runtime) CgroupDriver(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.driver = map[string]*runtimeapi.LinuxRuntimeConfiguration{
+		"cgroupfs": {CgroupDriver: runtimeapi.CgroupDriver_CGROUPFS}, "systemd": {CgroupDriver: runtimeapi.CgroupDriver_SYSTEMD},
+	}[name]
+}
 
 // Calls returns the calls that changed something, in order, as "Method name".
 func (r *Runtime) Calls() []string {
@@ -210,7 +222,12 @@ func (r *Runtime) UpdateRuntimeConfig(context.Context, *runtimeapi.RuntimeConfig
 
 // RuntimeConfig names the cgroup driver.
 func (r *Runtime) RuntimeConfig(context.Context) (*runtimeapi.RuntimeConfigResponse, error) {
-	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: runtimeapi.CgroupDriver_CGROUPFS}}, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail["RuntimeConfig"]; err != nil {
+		return nil, err
+	}
+	return &runtimeapi.RuntimeConfigResponse{Linux: r.driver}, nil
 }
 
 // Close has nothing to do.
