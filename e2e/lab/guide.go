@@ -27,7 +27,7 @@ for d in usr/bin usr/sbin usr/lib/systemd/system; do
 	mkdir -p $own/$d/upper $own/$d/work
 	mount -t overlay overlay -o lowerdir=/$d,upperdir=$own/$d/upper,workdir=$own/$d/work /$d
 done
-for d in mnt root usr/local/bin usr/local/sbin; do
+for d in usr/local/bin usr/local/sbin; do
 	mkdir -p $own/$d
 	mount --bind $own/$d /$d
 done

@@ -56,7 +56,8 @@ func (l *Lab) MachineAt(name string, host byte) *Machine {
 	}
 	m.m = machine.New(l.base, machine.Spec{
 		Name: name, Cluster: l.cluster, Address: netip.PrefixFrom(m.Addr, 24), Argv: []string{"sleep", "7200"},
-		Binds:    []machine.Bind{{Source: filepath.Dir(l.binary), Target: filepath.Dir(InBin), ReadOnly: true}, {Source: m.Dir, Target: "/run/hand"}},
+		Binds: append([]machine.Bind{{Source: filepath.Dir(l.binary), Target: filepath.Dir(InBin), ReadOnly: true}, {Source: m.Dir, Target: "/run/hand"}},
+			l.homes()...),
 		Forwards: []machine.Forward{{Listen: listen, Target: m.Addr.String() + ":6443"}},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,6 +74,19 @@ func (l *Lab) MachineAt(name string, host byte) *Machine {
 	})
 	m.Boot()
 	return m
+}
+
+// homes are directories that tests write to and that would be the computer's.
+func (l *Lab) homes() (binds []machine.Bind) {
+	l.Helper()
+	for _, dir := range []string{"/root", "/mnt"} {
+		own := l.TempDir()
+		if err := os.Chmod(own, 0o700); err != nil {
+			l.Fatal(err)
+		}
+		binds = append(binds, machine.Bind{Source: own, Target: dir})
+	}
+	return binds
 }
 
 // tell prints the last words of every program.
