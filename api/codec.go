@@ -79,6 +79,11 @@ func Decode(f Format, data []byte, fallback *schema.GroupVersionKind, strict boo
 	if strict {
 		row = &serializers().strict
 	}
+	if without := spoilt(data); without != nil {
+		if _, gvk, err := row[f].Decode(without, fallback, nil); err != nil && !runtime.IsStrictDecodingError(err) {
+			return nil, gvk, err
+		}
+	}
 	return row[f].Decode(data, fallback, nil)
 }
 
@@ -87,6 +92,11 @@ func DecodeInto(f Format, data []byte, obj runtime.Object) error {
 	gvk, err := KindOf(obj)
 	if err != nil {
 		return err
+	}
+	if without := spoilt(data); without != nil {
+		if _, _, err := serializers().lenient[f].Decode(without, &gvk, nil); err != nil {
+			return err
+		}
 	}
 	got, actual, err := serializers().lenient[f].Decode(data, &gvk, obj)
 	if err != nil {
