@@ -16,11 +16,8 @@ func TestStatusOfMember(t *testing.T) {
 	}
 	url := "http://" + l.Addr().String()
 	l.Close()
-	s, err := etcd.NewServer(etcd.Config{Name: "m", DataDir: t.TempDir(), ListenClient: []string{url}, AdvertiseClient: []string{url}, QuotaBytes: 64 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve(t, s)
+	_, stop := member(t, etcd.Config{DataDir: t.TempDir(), NoFsync: true, ListenClient: []string{url}, AdvertiseClient: []string{url}, QuotaBytes: 64 << 20})
+	t.Cleanup(stop)
 	m, err := etcd.OpenMembers([]string{url}, etcd.TLS{})
 	if err != nil {
 		t.Fatal(err)
