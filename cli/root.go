@@ -29,7 +29,7 @@ coredns, containerd, and etcdctl and etcdutl; call them as sampan's first word o
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(upCommand(), downCommand(), lsCommand(), execCommand(), kubeconfigCommand(), imageCommand(),
-		versionCommand(), serverCommand(), balancerCommand(), vipCommand(), installCommand(), configCommand())
+		versionCommand(), serverCommand(), balancerCommand(), vipCommand(), installCommand(), configCommand(), doctorCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		var unknown *pflag.NotExistError
 		if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
