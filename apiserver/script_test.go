@@ -385,6 +385,35 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// TestDiscoveryForPeople: who reads it himself gets indentation, and YAML and
+// protobuf when asked for.
+func TestDiscoveryForPeople(t *testing.T) {
+	h := newServer(t, apiserver.Config{}).Handler()
+	for _, c := range []struct{ path, agent, accept, starts string }{
+		{"/api", "curl/8.1", "", "{\n  \"kind\": \"APIVersions\",\n"},
+		{"/api/v1", "Wget/1.2", "", "{\n  \"kind\": \"APIResourceList\",\n"},
+		{"/apis", "Mozilla/5.0 (X11)", "", "{\n  \"kind\": \"APIGroupList\",\n"},
+		{"/apis/apps", "kubectl", "", "{\"kind\":\"APIGroup\","},
+		{"/apis/apps?pretty=true", "kubectl", "", "{\n  \"kind\": \"APIGroup\",\n"},
+		{"/apis/apps/v1?pretty=0", "curl/8.1", "", "{\"kind\":\"APIResourceList\","},
+		{"/apis", "curl/8.1", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "{\n  \"kind\": \"APIGroupDiscoveryList\",\n"},
+		{"/apis/apps", "kubectl", "application/yaml", "apiVersion: v1\nkind: APIGroup\n"},
+		{"/apis/apps/v1", "kubectl", "application/vnd.kubernetes.protobuf", "k8s\x00"},
+		{"/apis/apps/v1", "kubectl", "text/html", "only the following media types are accepted"},
+		{"/version", "kubectl", "", "{\n  \"major\""},
+	} {
+		r := httptest.NewRequest("GET", c.path, nil)
+		r.Header.Set("User-Agent", c.agent)
+		if c.accept != "" {
+			r.Header.Set("Accept", c.accept)
+		}
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); !strings.HasPrefix(w.Body.String(), c.starts) {
+			t.Errorf("%s by %s, %s: %.80q", c.path, c.agent, c.accept, w.Body.String())
+		}
+	}
+}
+
 func TestOpenAPIKnowsPods(t *testing.T) {
 	c := client{t, newServer(t, apiserver.Config{}).Handler()}
 	_, root, _ := c.do("GET", "/openapi/v3", "", "")

@@ -78,6 +78,7 @@ func New(c Config, d Deps) (*Server, error) {
 	if d.Discovery != nil {
 		s.discovery = d.Discovery(s.disc)
 	}
+	s.discovery = discovery.Present(s.discovery)
 	if c.MaxReads > 0 {
 		s.reads = make(chan struct{}, c.MaxReads)
 	}

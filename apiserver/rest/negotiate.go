@@ -2,12 +2,12 @@ package rest
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/apiserver/request"
 )
 
 // answer is how a client wants to be answered.
@@ -30,18 +30,12 @@ const supported = "application/json, application/yaml, application/vnd.kubernete
 // supportedPlain is the same for custom resources.
 const supportedPlain = "application/json, application/yaml"
 
-type clause struct {
-	media  string
-	params map[string]string
-	q      float64
-}
-
 // negotiate chooses the first acceptable clause of an Accept header. transform
 // says whether tables and metadata alone can be given, plain that the objects
 // themselves have no protobuf.
 func negotiate(r *http.Request, transform, plain bool) (answer, bool) {
 	header := r.Header.Get("Accept")
-	pretty := wantsPretty(r)
+	pretty := request.WantsPretty(r)
 	if header == "" {
 		return answer{pretty: pretty}, true
 	}
@@ -52,63 +46,37 @@ func negotiate(r *http.Request, transform, plain bool) (answer, bool) {
 		return answer{format: api.FormatProtobuf}, true
 	}
 	best, found, bestQ := answer{}, false, -1.0
-	for _, c := range clauses(header) {
-		a, ok := c.answer(transform)
+	for _, c := range request.Clauses(header) {
+		a, ok := answerTo(&c, transform)
 		if plain && a.format == api.FormatProtobuf && !a.partial() {
 			continue
 		}
-		if ok && c.q > bestQ {
-			best, found, bestQ = a, true, c.q
+		if ok && c.Q > bestQ {
+			best, found, bestQ = a, true, c.Q
 		}
 	}
 	best.pretty = pretty && best.format == api.FormatJSON
 	return best, found
 }
 
-func clauses(header string) []clause {
-	var out []clause
-	for part := range strings.SplitSeq(header, ",") {
-		c := clause{q: 1}
-		for i, p := range strings.Split(part, ";") {
-			p = strings.TrimSpace(p)
-			if i == 0 {
-				c.media = strings.ToLower(p)
-				continue
-			}
-			k, v, _ := strings.Cut(p, "=")
-			if k == "q" {
-				if q, err := strconv.ParseFloat(v, 64); err == nil {
-					c.q = q
-				}
-				continue
-			}
-			if c.params == nil {
-				c.params = map[string]string{}
-			}
-			c.params[k] = v
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
-func (c *clause) answer(transform bool) (answer, bool) {
+// answerTo is what a clause asks for, when it can be given.
+func answerTo(c *request.Clause, transform bool) (answer, bool) {
 	a := answer{}
-	switch c.media {
+	switch c.Media {
 	case "*/*", "application/*", "":
 	default:
-		f, ok := api.FormatOf(c.media)
+		f, ok := api.FormatOf(c.Media)
 		if !ok {
 			return a, false
 		}
 		a.format = f
 	}
-	a.stream = c.params["stream"] == "watch"
-	as := c.params["as"]
+	a.stream = c.Params["stream"] == "watch"
+	as := c.Params["as"]
 	if as == "" {
 		return a, true
 	}
-	if !transform || c.params["g"] != "meta.k8s.io" || c.params["v"] != "v1" && c.params["v"] != "v1beta1" {
+	if !transform || c.Params["g"] != "meta.k8s.io" || c.Params["v"] != "v1" && c.Params["v"] != "v1beta1" {
 		return a, false
 	}
 	switch as {
@@ -120,18 +88,6 @@ func (c *clause) answer(transform bool) (answer, bool) {
 	default:
 		return a, false
 	}
-	a.as = schema.GroupVersionKind{Group: "meta.k8s.io", Version: c.params["v"], Kind: as}
+	a.as = schema.GroupVersionKind{Group: "meta.k8s.io", Version: c.Params["v"], Kind: as}
 	return a, true
-}
-
-// wantsPretty is upstream's rule: asked for, or a person at a terminal or browser.
-func wantsPretty(r *http.Request) bool {
-	if r.URL.RawQuery != "" {
-		if v, ok := r.URL.Query()["pretty"]; ok {
-			b, err := strconv.ParseBool(v[0])
-			return v[0] == "" || err != nil || b
-		}
-	}
-	agent := r.UserAgent()
-	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
 }
