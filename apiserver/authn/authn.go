@@ -307,16 +307,17 @@ func (u *Union) proxy(r *http.Request) (*request.User, bool, error) {
 	if h == nil || !hasCert(r) {
 		return nil, false, nil
 	}
+	// Looked at first: nearly nobody is a front proxy, and a chain costs 80 µs to verify.
+	name := firstOf(r.Header, h.UserHeaders)
+	if name == "" {
+		return nil, false, nil
+	}
 	c, err := h.CA.verify(r)
 	if err != nil {
 		return nil, false, nil // not a front proxy; perhaps a client of ours
 	}
 	if len(h.AllowedNames) > 0 && !slices.Contains(h.AllowedNames, c.Subject.CommonName) {
 		return nil, false, fmt.Errorf("x509: subject with cn=%s is not in the allowed list", c.Subject.CommonName)
-	}
-	name := firstOf(r.Header, h.UserHeaders)
-	if name == "" {
-		return nil, false, nil
 	}
 	user := &request.User{Name: name, UID: firstOf(r.Header, h.UIDHeaders), Extra: map[string][]string{}}
 	for _, k := range h.GroupHeaders {
