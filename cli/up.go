@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -23,6 +24,7 @@ import (
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
 	"github.com/sampan-dev/sampan/machine"
+	"github.com/sampan-dev/sampan/network"
 )
 
 // upOptions are the flags of sampan up.
@@ -32,6 +34,9 @@ type upOptions struct {
 	wait   time.Duration
 	cpus   int
 	memory string
+	// backend is flannel's name of how pods of several nodes reach each other;
+	// empty for what the cluster has.
+	backend string
 }
 
 func upCommand() *cobra.Command {
@@ -54,6 +59,7 @@ server is reached at a port of 127.0.0.1; kubectl's configuration gets a context
 	cmd.Flags().DurationVar(&o.wait, "wait", 60*time.Second, "how long to wait until all nodes are Ready; 0 does not wait")
 	cmd.Flags().IntVar(&o.cpus, "cpus", 0, "processors each node claims to have; 0 for all of this computer's")
 	cmd.Flags().StringVar(&o.memory, "memory", "", "memory each node claims to have, such as 4Gi; empty for all of this computer's")
+	cmd.Flags().StringVar(&o.backend, "flannel-backend", "", "how pods of several nodes reach each other, chosen when the cluster is made: vxlan (if not given), host-gw, udp, or none for a network of your own (CNI), until whose configuration is there nodes are NotReady")
 	return cmd
 }
 
@@ -105,7 +111,7 @@ func up(ctx context.Context, p *progress, name string, o upOptions) error {
 			return err
 		}
 	}
-	if o.wait > 0 {
+	if o.wait > 0 && backendOf(ms[0]) != network.None {
 		err := p.step(ctx, fmt.Sprintf("wait for %d node(s) to be Ready", len(ms)), func(ctx context.Context) error {
 			return waitReady(ctx, c, len(ms), o.wait)
 		})
@@ -130,6 +136,10 @@ func describe(name string, o upOptions) (ms []*machine.Machine, door *machine.Ma
 	if err != nil {
 		return nil, nil, err
 	}
+	backend, err := o.networkBackend(name, ms)
+	if err != nil {
+		return nil, nil, err
+	}
 	capacity, err := o.capacity()
 	if err != nil {
 		return nil, nil, err
@@ -148,6 +158,9 @@ func describe(name string, o upOptions) (ms []*machine.Machine, door *machine.Ma
 		spec := plain
 		spec.Name, spec.Address, spec.Capacity = nodeName(name, i), nodeAddress(i), capacity
 		spec.Argv = append([]string{machine.Binary, "server"}, serverArgs(spec, i, planes, token)...)
+		if backend != "" {
+			spec.Argv = append(spec.Argv, backendFlag+backend)
+		}
 		if i == 1 && planes == 1 {
 			listen, err := freePort()
 			if err != nil {
@@ -177,6 +190,35 @@ func (o upOptions) controlPlanes(name string, ms []*machine.Machine) (int, error
 	}
 	if o.planes != 0 && o.planes != have {
 		return 0, fmt.Errorf("--control-planes %d: cluster %s was made with %d, which cannot be changed; `sampan down %s --delete` removes it", o.planes, name, have, name)
+	}
+	return have, nil
+}
+
+const backendFlag = "--flannel-backend="
+
+// backendOf is what a machine was made with; empty for the default.
+func backendOf(m *machine.Machine) string {
+	for _, a := range m.Spec.Argv {
+		if b, ok := strings.CutPrefix(a, backendFlag); ok {
+			return b
+		}
+	}
+	return ""
+}
+
+// networkBackend is that of a cluster, which is chosen once.
+func (o upOptions) networkBackend(name string, ms []*machine.Machine) (string, error) {
+	switch o.backend {
+	case "", network.VXLAN, network.HostGW, network.UDP, network.None:
+	default:
+		return "", fmt.Errorf("--flannel-backend %q: supported values: %q, %q, %q, %q", o.backend, network.VXLAN, network.HostGW, network.UDP, network.None)
+	}
+	if len(ms) == 0 {
+		return o.backend, nil
+	}
+	have := backendOf(ms[0])
+	if o.backend != "" && o.backend != cmp.Or(have, network.VXLAN) {
+		return "", fmt.Errorf("--flannel-backend %s: cluster %s was made with %s, which cannot be changed; `sampan down %s --delete` removes it", o.backend, name, cmp.Or(have, network.VXLAN), name)
 	}
 	return have, nil
 }

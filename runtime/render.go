@@ -63,7 +63,7 @@ func renderRuntime(t *toml, c Config) {
 	// Once a second, the default, is most of an idle containerd's CPU time.
 	t.set("stats_collect_period", "10s")
 	t.plugin(id, "cni")
-	t.set("bin_dirs", []string{c.CNIBinDir})
+	t.set("bin_dirs", []string{c.CNIBinDir, "/opt/cni/bin"}) // of another network than ours
 	t.set("conf_dir", c.CNIConfDir)
 	t.set("use_internal_loopback", true)
 	t.plugin(id, "containerd")
