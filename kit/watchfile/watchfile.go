@@ -6,7 +6,9 @@
 //
 // Not its job: reading the files, deciding whether they changed in substance.
 //
-// Invariants: nothing is polled; several changes at once are one call.
+// Invariants: nothing is polled; several changes at once are one call. What
+// changed between a caller's own first reading and the beginning of the watch is
+// not missed: the function is called once when the watch stands.
 package watchfile
 
 import (
@@ -25,7 +27,8 @@ import (
 // a certificate and its key, are written one after the other.
 const settle = 100 * time.Millisecond
 
-// Run calls fn after changes of the files until ctx ends.
+// Run calls fn once as soon as no change can be missed any more, and then after
+// changes of the files, until ctx ends.
 func Run(ctx context.Context, fn func(), files ...string) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -48,6 +51,7 @@ func Run(ctx context.Context, fn func(), files ...string) error {
 		}
 	}
 	last := stamp(files)
+	fn()
 	buf := make([]byte, 64<<10)
 	for {
 		if _, err := f.Read(buf); err != nil {

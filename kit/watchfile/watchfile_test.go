@@ -57,3 +57,33 @@ func TestChangesAreSeen(t *testing.T) {
 	await("the link's target", func() { n++; write(string(rune('a'+n)), "more") })
 	await("a write", func() { n++; os.WriteFile(plain, make([]byte, n), 0o600) })
 }
+
+// TestNothingIsMissedAtTheStart: whoever read a file before he watched it learns
+// of a change that came in between.
+func TestNothingIsMissedAtTheStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	read := func() string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	os.WriteFile(file, []byte("one"), 0o600)
+	if read() != "one" {
+		t.Fatal("not written")
+	}
+	os.WriteFile(file, []byte("two"), 0o600)
+	seen := make(chan string, 10)
+	g := run.New(t.Context())
+	g.Go("watch", func(ctx context.Context) error { return Run(ctx, func() { seen <- read() }, file) })
+	defer func() { g.Stop(); g.Wait() }()
+	select {
+	case got := <-seen:
+		if got != "two" {
+			t.Errorf("read %q", got)
+		}
+	case <-time.After(time.Minute):
+		t.Error("never told")
+	}
+}
