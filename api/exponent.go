@@ -7,6 +7,10 @@ import "bytes"
 // document with such a number is first read with all of them spoilt: who refuses
 // that wants a quantity there and would have gone on for ever.
 
+// Immense says whether data holds a number of such an exponent: then nothing but
+// Decode may read quantities of it.
+func Immense(data []byte) bool { return spoilt(data) != nil }
+
 // spoilt returns data with each number of such an exponent made a text of the same
 // length that is no number; nil when there is none, which is nearly always.
 func spoilt(data []byte) []byte {

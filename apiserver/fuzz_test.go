@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"encoding/json"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sampan-dev/sampan/apiserver"
+	"github.com/sampan-dev/sampan/kit/monster"
 )
 
 // Whatever is sent, the server answers, and what it refuses it refuses with a
@@ -30,6 +32,13 @@ func FuzzRequests(f *testing.F) {
 		{"GET", "/apis/apps/v1/../v1beta1/deployments", "", ""}, {"OPTIONS", "/api/v1", "", ""}, {"GET", "/openapi/v3/api/v1?hash=x", "", ""},
 	} {
 		f.Add(s.method, s.uri, s.media, s.body)
+	}
+	for media, texts := range map[string]iter.Seq2[string, []byte]{jsonType: monster.JSON(), "application/yaml": monster.YAML(), "application/vnd.kubernetes.protobuf": monster.Proto()} {
+		for _, text := range texts {
+			f.Add("POST", base+"configmaps", media, string(text))
+			f.Add("PUT", base+"pods/none", media, string(text))
+			f.Add("DELETE", base+"configmaps/none", media, string(text))
+		}
 	}
 	f.Fuzz(func(t *testing.T, method, uri, media, body string) {
 		u, err := url.ParseRequestURI(uri)

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,9 @@ import (
 // maxBody is upstream's limit of what a request may carry.
 const maxBody = 3 << 20
 
+// firstBody is as much of it as room is made for at first.
+const firstBody = 64 << 10
+
 func (x *exchange) readBody() ([]byte, error) {
 	return ReadBody(x.r)
 }
@@ -29,21 +33,19 @@ func ReadBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		return nil, tooLarge()
 	}
-	var buf []byte
-	var err error
-	if n := r.ContentLength; n > 0 {
-		buf = make([]byte, n)
-		_, err = io.ReadFull(r.Body, buf)
-	} else {
-		buf, err = io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	// Memory is taken as bytes come, not as they are announced.
+	buf := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+min(max(r.ContentLength, 0), firstBody)))
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1))
+	if err == nil && int64(buf.Len()) < r.ContentLength {
+		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest("error reading the body: " + err.Error())
 	}
-	if len(buf) > maxBody {
+	if buf.Len() > maxBody {
 		return nil, tooLarge()
 	}
-	return buf, nil
+	return buf.Bytes(), nil
 }
 
 func tooLarge() error {

@@ -57,6 +57,7 @@ type Engine struct {
 
 // New returns an engine.
 func New(d Deps) *Engine {
+	boundCopies()
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -145,6 +146,10 @@ func badMerge(data []byte) error {
 	return apierrors.NewBadRequest("error decoding patch: Invalid JSON Patch")
 }
 
+// boundCopies makes of a patch that copies copies an error, as upstream does,
+// before it has made gigabytes of a few bytes.
+var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = maxBody })
+
 func jsonPatcher(data []byte) (func([]byte) ([]byte, error), error) {
 	p, err := jsonpatch.DecodePatch(data)
 	if err != nil {
@@ -177,6 +182,11 @@ func (e *Engine) applyChange(o *Op, c *change, t types.PatchType, data []byte, o
 	}
 	if err := o.checkApplied(patch, gvk); err != nil {
 		return err
+	}
+	if api.Immense(data) { // which merging would read without looking
+		if _, _, err := o.decodeAny(api.FormatYAML, data, gvk, false); err != nil {
+			return decodeError(err, &gvk, gvk, data)
+		}
 	}
 	c.create = o.Info.Subresource == ""
 	c.tracked = true
