@@ -69,13 +69,13 @@ func size(p pen, about string, size, used, quota int64) {
 	switch {
 	case size < quota*8/10:
 	case used > 0 && used < size/2:
-		p.warn(about, "etcdctl defrag --cluster", "its database has %s of a quota of %s, more than half of it is free inside", bytes(size), bytes(quota))
+		p.warn(about, "etcdctl defrag --cluster", "its database has %s of a quota of %s, more than half of it is free inside", human(size), human(quota))
 	default:
-		p.warn(about, "etcd --quota-backend-bytes larger; or find what is so much: etcdctl get /registry --prefix --keys-only | cut -d/ -f3 | sort | uniq -c | sort -n", "its database has %s of a quota of %s; when it is full nothing can be written", bytes(size), bytes(quota))
+		p.warn(about, "etcd --quota-backend-bytes larger; or find what is so much: etcdctl get /registry --prefix --keys-only | cut -d/ -f3 | sort | uniq -c | sort -n", "its database has %s of a quota of %s; when it is full nothing can be written", human(size), human(quota))
 	}
 }
 
-func bytes(n int64) string {
+func human(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
@@ -175,7 +175,7 @@ func checkPlanes(f *Facts, p pen) {
 		p.fail("control plane "+name, orElse(f.upAgain(name), "on "+name+": systemctl restart kubelet where kubeadm made it, else start `sampan server` again"),
 			"its API server is not among those that serve (%d of %d do); %s", len(serves), len(planes), spare(len(planes), len(lost)))
 	}
-	if len(planes) == 2 {
+	if len(planes) == 2 && len(lost) == 0 {
 		p.warn("control planes", "kubeadm join … --control-plane on a third machine (or sampan server --join … --control-plane)", "two of them survive the loss of none: etcd needs a majority")
 	}
 }

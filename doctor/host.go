@@ -82,7 +82,7 @@ func checkLimits(f *Facts, p pen) {
 		}
 	}
 	if m.Memory > 0 && m.Available < 100<<20 {
-		p.fail(about, "ps aux --sort=-rss | head; add memory or move pods", "only %s of %s of memory is available", bytes(m.Available), bytes(m.Memory))
+		p.fail(about, "ps aux --sort=-rss | head; add memory or move pods", "only %s of %s of memory is available", human(m.Available), human(m.Memory))
 	}
 }
 
@@ -97,9 +97,9 @@ func checkDisks(f *Facts, p pen) {
 		case d.ReadOnly:
 			p.fail(about, "dmesg | tail; mount -o remount,rw "+d.Path, "it is mounted read-only")
 		case d.Size > 0 && d.Free < d.Size/20 && d.Free < 2<<30:
-			p.fail(about, find, "%s of %s is free: etcd and images need more, and pods are evicted", bytes(int64(d.Free)), bytes(int64(d.Size)))
+			p.fail(about, find, "%s of %s is free: etcd and images need more, and pods are evicted", human(int64(d.Free)), human(int64(d.Size)))
 		case d.Size > 0 && d.Free < d.Size/10 && d.Free < 10<<30:
-			p.warn(about, find, "%s of %s is free", bytes(int64(d.Free)), bytes(int64(d.Size)))
+			p.warn(about, find, "%s of %s is free", human(int64(d.Free)), human(int64(d.Size)))
 		case d.AllInodes > 0 && d.FreeInodes < d.AllInodes/20:
 			p.fail(about, fmt.Sprintf("find %s -xdev -printf '%%h\\n' | sort | uniq -c | sort -n | tail", d.Path), "%d of %d inodes are free", d.FreeInodes, d.AllInodes)
 		}

@@ -157,8 +157,12 @@ func checkPods(f *Facts, p pen) {
 	}
 }
 
-// patience is how long a pod may take to start before it is told of.
-const patience = 2 * time.Minute
+// patience is how long a pod may take to start before it is told of; settling how
+// long it may fit nowhere, as in a cluster whose nodes become ready one by one.
+const (
+	patience = 2 * time.Minute
+	settling = 15 * time.Second
+)
 
 // trouble says what is wrong with a pod, if something is.
 func (f *Facts) trouble(pod *corev1.Pod) (trouble, bool) {
@@ -175,6 +179,8 @@ func (f *Facts) trouble(pod *corev1.Pod) (trouble, bool) {
 			switch {
 			case k.Reason == corev1.PodReasonSchedulingGated:
 				return trouble{Note, k.Reason, k.Message, in + "get pod " + pod.Name + " -o jsonpath={.spec.schedulingGates}"}, true
+			case c.Time.Sub(k.LastTransitionTime.Time) < settling:
+				return trouble{}, false
 			default:
 				return trouble{Error, "Pending", k.Message, schedulingMend(ns, pod.Name, k.Message)}, true
 			}

@@ -84,7 +84,11 @@ func checkReach(f *Facts, p pen) {
 	)
 	switch {
 	case errors.Is(err, ErrNoKubeconfig) || errors.Is(err, fs.ErrNotExist) && t.Server == "":
-		p.fail(about, "sampan up makes a cluster; for one that is there: sampan doctor --kubeconfig FILE", "no kubeconfig: %v", err)
+		mend := "sampan up makes a cluster; for one that is there: sampan doctor --kubeconfig FILE"
+		if f.Machine != nil && f.Machine.Kind == Server {
+			mend = "sampan doctor on a control plane, or with a copy of its /var/lib/sampan/admin.conf: --kubeconfig FILE"
+		}
+		p.fail(about, mend, "%v", err)
 	case errors.Is(err, ErrContext):
 		p.fail("context "+orUnset(t.Context), "kubectl --kubeconfig="+t.Kubeconfig+" config get-contexts, then config use-context NAME", "%s: %v", t.Kubeconfig, err)
 	case errors.As(err, &authority):
