@@ -77,6 +77,7 @@ func (f *apiServerFlags) declare(c *component) {
 	fs.TextVar(&f.advertise, "advertise-address", netip.Addr{}, "The IP address on which to advertise the apiserver to members of the cluster. If unset, the address of --bind-address or of this machine's first interface.")
 	fs = c.in("Etcd")
 	fs.StringSliceVar(&cfg.EtcdServers, "etcd-servers", nil, "List of etcd servers to connect with (scheme://ip:port), comma separated.")
+	fs.StringVar(&cfg.EtcdPrefix, "etcd-prefix", "/registry", "The prefix to prepend to all resource paths in etcd.")
 	fs.StringVar(&cfg.EtcdTLS.CA, "etcd-cafile", "", "SSL Certificate Authority file used to secure etcd communication.")
 	fs.StringVar(&cfg.EtcdTLS.Cert, "etcd-certfile", "", "SSL certification file used to secure etcd communication.")
 	fs.StringVar(&cfg.EtcdTLS.Key, "etcd-keyfile", "", "SSL key file used to secure etcd communication.")
@@ -139,7 +140,7 @@ func (f *apiServerFlags) retire(c *component) {
 	_ = c.in("Admission").MarkHidden("admission-control")
 	c.retired = append(c.retired,
 		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector profiling contention-profiling kubelet-https ")},
-		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-prefix etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
+		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
 		retired{why: "it has no effect here", names: strings.Fields(`kubernetes-service-node-port apiserver-count endpoint-reconciler-type min-request-timeout
 			kubelet-port kubelet-timeout kubelet-read-only-port livez-grace-period shutdown-send-retry-after
 			external-hostname master-service-namespace long-running-request-regexp cluster-name etcd-config google-json-key experimental-keystone-url cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec

@@ -25,6 +25,8 @@ type Config struct {
 	Etcd        *etcd.Config
 	EtcdServers []string
 	EtcdTLS     etcd.TLS
+	// EtcdPrefix is below what everything is kept; "" is /registry.
+	EtcdPrefix string
 
 	BindAddress string
 	Port        int

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -52,21 +53,28 @@ type Guard struct {
 	crypt *encrypt.Store
 }
 
-// encrypted puts what encrypts before the store, if that is asked for.
+// encrypted puts what encrypts before the store, if that is asked for. What
+// stands above sees everything below storage.Root.
 func (c *ControlPlane) encrypted(g *run.Group, registry *rest.Registry) (storage.Store, error) {
-	if c.cfg.Guard.EncryptionConfig == "" {
-		return c.store, nil
+	if c.deps.Metrics != nil {
+		c.deps.Metrics.MustRegister(newStorageSize(c.store.Size, c.deps.Log))
 	}
+	if c.cfg.Guard.EncryptionConfig == "" {
+		return storage.Under(c.store, c.cfg.EtcdPrefix), nil
+	}
+	// Values are bound to the keys they really have.
+	find, prefix := stored(registry), "/"+strings.Trim(cmp.Or(c.cfg.EtcdPrefix, storage.Root), "/")+"/"
 	s, err := encrypt.New(c.store, encrypt.Config{
-		File: c.cfg.Guard.EncryptionConfig, Reload: c.cfg.Guard.EncryptionReload, Resource: stored(registry),
-		Metrics: c.deps.Metrics, Log: c.deps.Log,
+		File: c.cfg.Guard.EncryptionConfig, Reload: c.cfg.Guard.EncryptionReload,
+		Resource: func(key string) (string, string) { return find(storage.Root + strings.TrimPrefix(key, prefix)) },
+		Metrics:  c.deps.Metrics, Log: c.deps.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	c.cfg.Guard.crypt = s
 	g.Go("encryption", s.Run)
-	return s, nil
+	return storage.Under(s, c.cfg.EtcdPrefix), nil
 }
 
 // healthy is the health of key management services, as upstream names it.

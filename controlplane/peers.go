@@ -63,7 +63,7 @@ type masters struct {
 // runMasters keeps this server's lease, and takes servers without one out of the
 // endpoints. A server that ends in order goes at once.
 func (c *ControlPlane) runMasters(ctx context.Context) error {
-	m := &masters{store: c.store, back: c.gate.back, self: c.cfg.Advertise}
+	m := &masters{store: storage.Under(c.store, c.cfg.EtcdPrefix), back: c.gate.back, self: c.cfg.Advertise}
 	for {
 		if err := m.keep(ctx); err != nil && ctx.Err() == nil {
 			c.deps.Log.Warn("leases of API servers", "err", err)
