@@ -79,6 +79,7 @@ func BenchmarkFiftyLists(b *testing.B) {
 				}
 				figure(b, "lists/"+f.name, map[string]any{"clients": 50, "pods": 10000, "bytes_each": size,
 					"seconds": time.Since(began).Seconds(), "peak_over_MiB": max(0, peak-before)})
+				bearable(b, "50 lists as "+f.name, 0, peak-before)
 			}
 		})
 	}

@@ -43,6 +43,8 @@ func (s *Server) prepared(next http.Handler) http.Handler {
 		a := &answer{ResponseWriter: w, warnings: warnings, metrics: s.metrics, info: info}
 		switch {
 		case !long:
+			a.pace, a.ctx = s.pace, ctx
+			defer a.ended()
 			defer s.hurry(ctx, w)()
 		case info.Verb == "watch":
 			a.stall = newStall(w, s.c.Stall)
@@ -264,6 +266,10 @@ type answer struct {
 	waited   time.Duration
 	metrics  *metrics
 	info     *request.Info
+
+	pace  *pace // nil for those that take any time
+	turns *turns
+	ctx   context.Context
 }
 
 // Waited is told how long the request was kept waiting for its turn.
@@ -282,15 +288,43 @@ func (a *answer) WriteHeader(code int) {
 	a.ResponseWriter.WriteHeader(code)
 }
 
-func (a *answer) Write(b []byte) (int, error) {
+func (a *answer) Write(b []byte) (n int, err error) {
 	if a.code == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
+	for a.pace != nil && (a.written >= bulkFrom || len(b) > bulkFrom || a.zipped()) {
+		if a.turns == nil {
+			a.turns = a.pace.join()
+		}
+		a.turns.take(a.ctx)
+		if len(b) <= bulkStep {
+			break
+		}
+		m, err := a.write(b[:bulkStep])
+		if n += m; err != nil {
+			return n, err
+		}
+		b = b[bulkStep:]
+	}
+	m, err := a.write(b)
+	return n + m, err
+}
+
+// zipped says whether what is written is much less than what it is made of.
+func (a *answer) zipped() bool { return a.Header()["Content-Encoding"] != nil }
+
+func (a *answer) write(b []byte) (int, error) {
 	a.stall.begin()
 	n, err := a.ResponseWriter.Write(b)
 	a.stall.end()
 	a.written += int64(n)
 	return n, err
+}
+
+func (a *answer) ended() {
+	if a.turns != nil {
+		a.turns.end()
+	}
 }
 
 // Unwrap lets http.ResponseController reach flushing, hijacking and deadlines.

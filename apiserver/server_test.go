@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/sampan-dev/sampan/apiserver"
 	"github.com/sampan-dev/sampan/apiserver/apply"
 	"github.com/sampan-dev/sampan/apiserver/openapi"
@@ -33,9 +35,17 @@ func recorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
 func newServerWith(t testing.TB, c apiserver.Config, authn ...req.Authenticator) *apiserver.Server {
 	t.Helper()
 	registry := rest.NewRegistry(all.Kinds())
-	e := rest.New(rest.Deps{Store: cached(t, registry), Registry: registry, Fields: apply.New(openapi.NewMerger())})
+	store := cached(t, registry)
+	e := rest.New(rest.Deps{Store: store, Registry: registry, Fields: apply.New(openapi.NewMerger())})
 	c.Advertise = net.IPv4(127, 0, 0, 1)
-	s, err := apiserver.New(c, apiserver.Deps{Engine: e, Authn: authn, OpenAPI: openapi.New(registry.Kinds)})
+	size := func(group, resource string) (int, int64, bool) {
+		k, ok := registry.Stored(schema.GroupResource{Group: group, Resource: resource})
+		if !ok {
+			return 0, 0, false
+		}
+		return store.(*cache.Cache).Size(k.Prefix())
+	}
+	s, err := apiserver.New(c, apiserver.Deps{Engine: e, Authn: authn, OpenAPI: openapi.New(registry.Kinds), Size: size})
 	if err != nil {
 		t.Fatal(err)
 	}
