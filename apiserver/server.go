@@ -36,6 +36,7 @@ type Server struct {
 	discovery http.Handler // disc, and what other servers add
 	metrics   *metrics
 	judged    *judged
+	pace      *pace
 	reads     chan struct{}
 	writes    chan struct{}
 
@@ -74,6 +75,7 @@ func New(c Config, d Deps) (*Server, error) {
 		serving: make(chan struct{}),
 	}
 	s.judged = newJudged(d.Metrics)
+	s.pace = newPace()
 	s.discovery = s.disc
 	if d.Discovery != nil {
 		s.discovery = d.Discovery(s.disc)
