@@ -36,6 +36,7 @@ type HTTP struct {
 	timeout  time.Duration
 	json     bool
 	metadata bool
+	patience time.Duration
 }
 
 // servers is the list of base URLs and which of them answered last.
@@ -339,7 +340,7 @@ func mediaType(resp *http.Response) string {
 // whose body is unread. Bad answers become errors.
 func (h *HTTP) open(ctx context.Context, req *request) (*http.Response, context.CancelFunc, error) {
 	for try := 0; ; try++ {
-		resp, cancel, err := h.once(ctx, req)
+		resp, cancel, err := h.persist(ctx, req)
 		if err != nil {
 			return nil, nil, err
 		}
