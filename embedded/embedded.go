@@ -92,9 +92,10 @@ func carried(from fs.FS) map[string]packed {
 }
 
 // Open returns the bytes of the program called name.
-func Open(name string) (io.ReadCloser, error) { return open(bin, name) }
+func Open(name string) (io.ReadCloser, error) { return open(bin, "", name) }
 
-func open(from fs.FS, name string) (io.ReadCloser, error) {
+// open reads a base from dir if it was put there, which is quicker than unpacking it.
+func open(from fs.FS, dir, name string) (io.ReadCloser, error) {
 	p, ok := carried(from)[name]
 	if !ok {
 		return nil, fmt.Errorf("embedded program %s: %w", name, ErrNotBuilt)
@@ -102,7 +103,7 @@ func open(from fs.FS, name string) (io.ReadCloser, error) {
 	// One goroutine and no look-ahead: programs are read once, at start.
 	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(Window)}
 	if p.base != "" {
-		base, err := whole(from, p.base)
+		base, err := whole(from, dir, p.base)
 		if err != nil {
 			return nil, fmt.Errorf("embedded program %s: base: %w", name, err)
 		}
@@ -120,8 +121,11 @@ func open(from fs.FS, name string) (io.ReadCloser, error) {
 	return reader{r, f}, nil
 }
 
-func whole(from fs.FS, name string) ([]byte, error) {
-	r, err := open(from, name)
+func whole(from fs.FS, dir, name string) ([]byte, error) {
+	if sum, err := identity(from, name); dir != "" && err == nil && installed(filepath.Join(dir, name), sum) {
+		return os.ReadFile(filepath.Join(dir, name))
+	}
+	r, err := open(from, dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -160,15 +164,15 @@ func installOne(from fs.FS, name, target string) error {
 	if err != nil {
 		return err
 	}
-	mark := filepath.Join(filepath.Dir(target), "."+name+".sum")
-	if installed(target, mark, sum) {
+	if installed(target, sum) {
 		return os.Chmod(target, 0o755)
 	}
-	r, err := open(from, name)
+	r, err := open(from, filepath.Dir(target), name)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	mark := markOf(target)
 	// The mark speaks of the file it lies beside: it goes first and comes last.
 	if err := os.RemoveAll(mark); err != nil {
 		return err
@@ -212,14 +216,19 @@ func identity(from fs.FS, name string) ([]byte, error) {
 // markText says which packed bytes a program came from and how long it is.
 func markText(sum []byte, size int64) []byte { return fmt.Appendf(nil, "%x %d\n", sum, size) }
 
+// markOf is the file that speaks of target.
+func markOf(target string) string {
+	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".sum")
+}
+
 // installed says whether target is what the packed bytes of sum unpack to,
 // without unpacking them: that takes longer than a cluster takes to start.
-func installed(target, mark string, sum []byte) bool {
+func installed(target string, sum []byte) bool {
 	st, err := os.Stat(target)
 	if err != nil {
 		return false
 	}
-	text, err := os.ReadFile(mark)
+	text, err := os.ReadFile(markOf(target))
 	return err == nil && bytes.Equal(text, markText(sum, st.Size()))
 }
 

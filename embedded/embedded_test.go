@@ -33,7 +33,7 @@ func TestOpenGivesTheProgramBack(t *testing.T) {
 	if got := files(from); !slices.Equal(got, []string{"pause", "sampan-shim"}) {
 		t.Errorf("files = %q", got)
 	}
-	r, err := open(from, "sampan-shim")
+	r, err := open(from, "", "sampan-shim")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestOpenGivesTheProgramBack(t *testing.T) {
 
 func TestBinaryWithoutProgramsSaysWhatToRun(t *testing.T) {
 	empty := bundle(t, nil)
-	_, err := open(empty, "pause")
+	_, err := open(empty, "", "pause")
 	if !errors.Is(err, ErrNotBuilt) {
 		t.Errorf("open = %v", err)
 	}
@@ -120,6 +120,13 @@ func TestProgramOverABase(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "sampan-program")); err != nil || !bytes.Equal(got, program) {
 		t.Errorf("installed %d bytes, %v; want %d", len(got), err, len(program))
+	}
+	// An installed base serves as well, unless its bytes are another's.
+	if err := install(from, dir, []string{"sampan-base"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := whole(from, dir, "sampan-program"); err != nil || !bytes.Equal(got, program) {
+		t.Errorf("over the installed base: %d bytes, %v; want %d", len(got), err, len(program))
 	}
 	delete(from, "bin/sampan-base"+suffix)
 	if err := install(from, t.TempDir(), []string{"sampan-program"}); !errors.Is(err, ErrNotBuilt) {

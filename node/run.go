@@ -2,12 +2,8 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +17,6 @@ import (
 	"github.com/sampan-dev/sampan/proxy"
 	"github.com/sampan-dev/sampan/runtime"
 	"github.com/sampan-dev/sampan/runtime/image"
-	"github.com/sampan-dev/sampan/runtime/store"
 )
 
 // Deps are what a node needs from its surroundings. Mirrors must be run by the
@@ -98,18 +93,21 @@ func (n *Node) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// kubelet runs the agent once the runtime answers and has the system's images.
+// kubelet runs the agent once the runtime answers. Images still arrive then.
 func (n *Node) kubelet(ctx context.Context, endpoint string) error {
+	g := run.New(ctx)
+	arriving := newArrivals()
 	if n.runtime != nil {
 		if err := n.runtime.Ready(ctx); err != nil {
 			return err
 		}
-		if err := n.seed(ctx, endpoint); err != nil {
+		supply, err := n.supply(ctx, endpoint, arriving)
+		if err != nil {
 			return err
 		}
-		if err := n.importImages(ctx, endpoint); err != nil {
-			return err
-		}
+		g.Go("images", supply)
+	} else {
+		arriving.end()
 	}
 	r, images, err := cri.Connect(ctx, endpoint)
 	if err != nil {
@@ -118,82 +116,14 @@ func (n *Node) kubelet(ctx context.Context, endpoint string) error {
 	events := client.Recorder(n.deps.Client, "kubelet", n.cfg.Kubelet.NodeName)
 	k, err := kubelet.New(n.cfg.Kubelet, kubelet.Deps{
 		Client: n.deps.Client, Mirrors: n.deps.Mirrors, Events: events,
-		Runtime: r, Images: images, Log: n.deps.Log, Metrics: n.deps.Metrics,
+		Runtime: r, Images: patient{images, arriving}, Log: n.deps.Log, Metrics: n.deps.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	g := run.New(ctx)
 	g.Go("kubelet", k.Run)
 	return g.Wait()
 }
-
-// seed puts in the images that a cluster's own manifests call for.
-func (n *Node) seed(ctx context.Context, endpoint string) error {
-	imgs, err := image.System(n.cfg.Binary, filepath.Dir(n.cfg.Runtime.Shim), image.DefaultSystem())
-	if err != nil {
-		return fmt.Errorf("system images: %w", err)
-	}
-	s, err := store.Open(endpoint)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return s.Seed(ctx, imgs...)
-}
-
-// importImages brings in the archives that the user keeps for nodes. One that
-// cannot be read keeps nothing else from working.
-func (n *Node) importImages(ctx context.Context, endpoint string) error {
-	var files []string
-	for _, path := range n.cfg.Images {
-		more, err := filepath.Glob(filepath.Join(path, "*.tar"))
-		if err != nil {
-			return err
-		}
-		files = append(files, more...)
-	}
-	if len(files) == 0 {
-		return nil
-	}
-	s, err := store.Open(endpoint)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	slices.Sort(files)
-	for _, path := range files {
-		if n.imported(path) {
-			continue
-		}
-		if err := ImportImages(ctx, s, n.cfg.Registry, path); err != nil {
-			if errors.Is(err, context.Canceled) {
-				return err
-			}
-			n.deps.Log.Error("node: image archive not imported", "file", path, "err", err)
-			continue
-		}
-		n.remember(path)
-	}
-	return nil
-}
-
-// mark names the file that says an archive, as it is now, was imported.
-func (n *Node) mark(path string) string {
-	st, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(n.cfg.Runtime.Root, fmt.Sprintf("imported-%s-%d-%d", filepath.Base(path), st.Size(), st.ModTime().UnixNano()))
-}
-
-func (n *Node) imported(path string) bool {
-	_, err := os.Stat(n.mark(path))
-	return err == nil
-}
-
-// remember is a shortcut for the next start; failing at it costs only time.
-func (n *Node) remember(path string) { _ = os.WriteFile(n.mark(path), nil, 0o600) }
 
 // mirrors makes the runtime ask the node's own registry before any other, so
 // that images kept here are found even where a pod insists on pulling.
@@ -205,23 +135,4 @@ func (n *Node) mirrors() error {
 		}
 	}
 	return nil
-}
-
-// ImportImages brings an archive's images into a node's runtime and, unless
-// registry is empty, into the node's own registry.
-func ImportImages(ctx context.Context, s *store.Store, registry, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err = s.Import(ctx, f, false); err != nil || registry == "" {
-		return err
-	}
-	a, err := image.Open(path)
-	if err != nil {
-		return err
-	}
-	defer a.Close()
-	return image.Push(ctx, registry, a.Images...)
 }

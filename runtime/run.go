@@ -102,7 +102,7 @@ func (r *Runtime) prepare() error {
 			return err
 		}
 	}
-	if err := embedded.Install(filepath.Dir(c.Shim), embedded.Shim, embedded.Containerd); err != nil {
+	if err := embedded.Install(filepath.Dir(c.Shim), embedded.Containerd, embedded.Shim); err != nil {
 		// A shim that somebody else put there will do.
 		if _, statErr := os.Stat(c.Shim); statErr != nil {
 			return err

@@ -51,10 +51,42 @@ func components() []component {
 	}
 }
 
+// Part is some of the system images, made together.
+type Part struct {
+	Name string
+	Make func() ([]Image, error)
+}
+
+// Parts returns the system images in the order in which a node that starts
+// needs them: what every pod has, the name server, then the programs that only
+// clusters made of manifests run, whose one layer is the whole binary.
+// CoreDNS and the plugin are read from dir, where they are put.
+func Parts(path, dir string, o SystemOptions) []Part {
+	return []Part{
+		{"pause", func() ([]Image, error) { return one(Pause(o.Pause)) }},
+		{"coredns", func() ([]Image, error) { return one(coreDNS(dir, "registry.k8s.io/coredns/coredns:"+o.CoreDNS)) }},
+		{"programs", func() ([]Image, error) { return programs(path, dir, o) }},
+	}
+}
+
+func one(img Image, err error) ([]Image, error) { return []Image{img}, err }
+
 // System returns every image that a cluster's own manifests call for, made of
 // the binary at path and the programs that it carries, so that a node without
-// a registry wants for nothing. CoreDNS is read from dir, where it is put.
+// a registry wants for nothing.
 func System(path, dir string, o SystemOptions) ([]Image, error) {
+	var all []Image
+	for _, p := range Parts(path, dir, o) {
+		imgs, err := p.Make()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		all = append(all, imgs...)
+	}
+	return all, nil
+}
+
+func programs(path, dir string, o SystemOptions) ([]Image, error) {
 	layer, err := binaryLayer(path)
 	if err != nil {
 		return nil, err
@@ -67,19 +99,8 @@ func System(path, dir string, o SystemOptions) ([]Image, error) {
 		}
 		all = append(all, img)
 	}
-	dns, err := coreDNS(dir, "registry.k8s.io/coredns/coredns:"+o.CoreDNS)
-	if err != nil {
-		return nil, err
-	}
-	pause, err := Pause(o.Pause)
-	if err != nil {
-		return nil, err
-	}
 	overlay, err := flannel(layer, dir, o)
-	if err != nil {
-		return nil, err
-	}
-	return append(append(all, dns, pause), overlay...), nil
+	return append(all, overlay...), err
 }
 
 // flannel returns the images that flannel's manifests call for, of any age: the

@@ -136,6 +136,21 @@ func (s *Store) Seed(ctx context.Context, imgs ...image.Image) error {
 	return err
 }
 
+// Present says whether there is an image of each name, whatever its content.
+func (s *Store) Present(ctx context.Context, names ...string) (bool, error) {
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	for _, n := range names {
+		_, err := s.client.ImageService().Get(ctx, n)
+		if errdefs.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("image %s: %w", n, err)
+		}
+	}
+	return true, nil
+}
+
 func (s *Store) has(ctx context.Context, img image.Image) (bool, error) {
 	want, err := img.Digest()
 	if err != nil {
