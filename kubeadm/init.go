@@ -67,7 +67,7 @@ func (r *initRun) client() (client.Interface, error) {
 		if err != nil {
 			return nil, fmt.Errorf("connect with %s: %w", r.file("admin.conf"), err)
 		}
-		r.conn = c
+		r.conn = c.Patient(r.cfg.Timeouts.KubernetesAPICall.Duration)
 	}
 	return r.conn, nil
 }

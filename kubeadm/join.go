@@ -53,9 +53,11 @@ func (r *joinRun) learn(ctx context.Context) error {
 		return err
 	}
 	conf := r.found.bootstrapConf(r.cfg.Discovery.TLSBootstrapToken)
-	if r.boot, err = client.New(client.Config{Servers: []string{conf.Server}, CAData: conf.CA, BearerToken: conf.Token, UserAgent: "kubeadm"}); err != nil {
+	boot, err := client.New(client.Config{Servers: []string{conf.Server}, CAData: conf.CA, BearerToken: conf.Token, UserAgent: "kubeadm"})
+	if err != nil {
 		return err
 	}
+	r.boot = boot.Patient(r.cfg.Timeouts.KubernetesAPICall.Duration)
 	return r.read(ctx)
 }
 
@@ -174,7 +176,11 @@ func joinPhases() []phase[*joinRun] {
 
 // admin is the administrator's connection by the endpoint that was joined.
 func (r *joinRun) admin() (client.Interface, error) {
-	return client.FromKubeconfigAt(r.file("admin.conf"), r.found.server)
+	c, err := client.FromKubeconfigAt(r.file("admin.conf"), r.found.server)
+	if err != nil {
+		return nil, err
+	}
+	return c.Patient(r.cfg.Timeouts.KubernetesAPICall.Duration), nil
 }
 
 func joinPreflight(ctx context.Context, r *joinRun) error {
