@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -486,6 +487,15 @@ func BenchmarkCustomResource(b *testing.B) {
 	}
 	measure("list ConfigMap", list(base+"configmaps"), 200)
 	measure("list CronTab", list(tabs), 200)
+	for kind, path := range map[string]string{"ConfigMap": base + "configmaps", "CronTab": tabs} {
+		b.Run("watch "+kind, func(b *testing.B) {
+			before, events := processorTime(), 0
+			for b.Loop() {
+				events += follow(b, c.h, path+"?watch=1&resourceVersion=0", 500)
+			}
+			spent["watch "+kind] = float64(processorTime()-before) / float64(events)
+		})
+	}
 	measure("create Deployment", func(i int) *http.Request {
 		return request("POST", "/apis/apps/v1/namespaces/default/deployments", richDeployment(fmt.Sprint("d", i)))
 	}, 201)
@@ -496,7 +506,7 @@ func BenchmarkCustomResource(b *testing.B) {
 	}, 200)
 	for _, built := range []string{"ConfigMap", "Deployment"} {
 		ratios := map[string]any{"bench": "custom resource / " + built + ", processor time"}
-		for _, verb := range []string{"create", "get", "patch", "update", "list"} {
+		for _, verb := range []string{"create", "get", "patch", "update", "list", "watch"} {
 			if of := spent[verb+" "+built]; of > 0 && spent[verb+" CronTab"] > 0 {
 				ratios[verb] = float64(int(100*spent[verb+" CronTab"]/of)) / 100
 			}
@@ -504,6 +514,36 @@ func BenchmarkCustomResource(b *testing.B) {
 		line, _ := json.Marshal(ratios)
 		fmt.Println(string(line))
 	}
+}
+
+// follow watches until so many events came, and returns how many did.
+func follow(b *testing.B, h http.Handler, path string, most int) int {
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	w := &countingWriter{header: http.Header{}, most: most, enough: cancel}
+	h.ServeHTTP(w, request("GET", path, "").WithContext(ctx))
+	if w.events == 0 {
+		b.Fatal("no event came")
+	}
+	return w.events
+}
+
+// countingWriter counts the lines of an answer, and ends it when there are enough.
+type countingWriter struct {
+	header       http.Header
+	events, most int
+	enough       func()
+}
+
+func (w *countingWriter) Header() http.Header { return w.header }
+func (w *countingWriter) WriteHeader(int)     {}
+func (w *countingWriter) Flush()              {}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	if w.events += bytes.Count(p, []byte("\n")); w.events >= w.most {
+		w.enough()
+	}
+	return len(p), nil
 }
 
 // richDeployment is a built-in with about as many fields as realTab.

@@ -414,6 +414,33 @@ func TestDiscoveryForPeople(t *testing.T) {
 	}
 }
 
+// TestCBORIsNotSpoken: as upstream with its feature off, so that clients go on in JSON.
+func TestCBORIsNotSpoken(t *testing.T) {
+	c := client{t, newServer(t, apiserver.Config{}).Handler()}
+	get := func(accept string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", base+"configmaps", nil)
+		r.Header.Set("Accept", accept)
+		w := httptest.NewRecorder()
+		c.h.ServeHTTP(w, r)
+		return w
+	}
+	if w := get("application/cbor"); w.Code != http.StatusNotAcceptable {
+		t.Errorf("alone: %d %s", w.Code, w.Body)
+	}
+	if w := get("application/cbor, application/json;q=0.9"); w.Code != 200 || w.Header().Get("Content-Type") != jsonType {
+		t.Errorf("preferred: %d %s", w.Code, w.Header())
+	}
+	for method, content := range map[string]string{"POST": "application/cbor", "PATCH": "application/apply-patch+cbor"} {
+		path := base + "configmaps"
+		if method == "PATCH" {
+			path += "/c?fieldManager=m"
+		}
+		if code, _, _ := c.do(method, path, content, "\xa0"); code != http.StatusUnsupportedMediaType {
+			t.Errorf("%s of %s: %d", method, content, code)
+		}
+	}
+}
+
 func TestOpenAPIKnowsPods(t *testing.T) {
 	c := client{t, newServer(t, apiserver.Config{}).Handler()}
 	_, root, _ := c.do("GET", "/openapi/v3", "", "")
