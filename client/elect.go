@@ -151,6 +151,15 @@ func (e *election) holder() string {
 	return *e.seen.Spec.HolderIdentity
 }
 
+// promised is how long the holder may be silent: what it said itself when it took
+// the lease, since it may count on that, or what is configured here.
+func (e *election) promised() time.Duration {
+	if e.seen == nil || e.seen.Spec.LeaseDurationSeconds == nil {
+		return e.LeaseDuration
+	}
+	return time.Duration(*e.seen.Spec.LeaseDurationSeconds) * time.Second
+}
+
 func (e *election) observe(l *coordinationv1.Lease) {
 	if e.seen == nil || e.seen.ResourceVersion != l.ResourceVersion {
 		e.seen, e.seenAt = l, clock.Now()
@@ -174,7 +183,7 @@ func (e *election) try(ctx context.Context) bool {
 	}
 	e.observe(old)
 	holder := e.holder()
-	if holder != "" && holder != e.Identity && clock.Now().Before(e.seenAt.Add(e.LeaseDuration)) {
+	if holder != "" && holder != e.Identity && clock.Now().Before(e.seenAt.Add(e.promised())) {
 		return false
 	}
 	l := old.DeepCopy()
