@@ -13,6 +13,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sampan-dev/sampan/client"
@@ -54,11 +56,33 @@ func stackedMembers(ctx context.Context, c client.Interface, cluster *config.Clu
 			endpoints = append(endpoints, u)
 		}
 	}
+	if len(endpoints) == 0 { // control planes that are one process each have no such pods
+		if endpoints, err = beside(ctx, c, self); err != nil {
+			return nil, err
+		}
+	}
 	if len(endpoints) == 0 {
 		return nil, errNoMembers
 	}
 	at := func(name string) string { return filepath.Join(cluster.CertificatesDir, "etcd", name) }
 	return etcd.OpenMembers(endpoints, etcd.TLS{CA: at("ca.crt"), Cert: at("healthcheck-client.crt"), Key: at("healthcheck-client.key")})
+}
+
+// beside are etcd's members where the API servers are.
+func beside(ctx context.Context, c client.Interface, self string) (out []string, err error) {
+	slice, err := client.Of[discoveryv1.EndpointSlice](c, metav1.NamespaceDefault).Get(ctx, "kubernetes")
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find etcd's members: %w", err)
+	}
+	for _, e := range slice.Endpoints {
+		if len(e.Addresses) == 1 && e.Addresses[0] != self {
+			out = append(out, "https://"+net.JoinHostPort(e.Addresses[0], strconv.Itoa(etcdClient)))
+		}
+	}
+	return out, nil
 }
 
 func peerURL(address string) string {
