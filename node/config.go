@@ -24,6 +24,8 @@ type Config struct {
 	// Registry is the loopback address of the node's own registry, asked before
 	// any other; empty for none. RegistryDir is where it keeps images.
 	Registry, RegistryDir string
+	// Foreign says that the cluster itself brings the node's network and proxy, as DaemonSets.
+	Foreign bool
 	// Balancer is where pods reach a balancer over the API servers; not valid for none.
 	Balancer netip.AddrPort
 	// Binary is the running program, of which the system images are made.

@@ -44,6 +44,9 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
+	if cfg.Foreign {
+		cfg.Runtime.CNIBinDir = foreignPlugins
+	}
 	n := &Node{cfg: cfg, deps: deps}
 	var err error
 	if cfg.Endpoint == "" {
@@ -57,6 +60,9 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		Events: client.Recorder(deps.Client, "flanneld", cfg.Network.NodeName),
 	}); err != nil {
 		return nil, err
+	}
+	if cfg.Foreign {
+		return n, nil
 	}
 	var slices client.Watchable[discoveryv1.EndpointSlice] = client.MirrorOf[discoveryv1.EndpointSlice](deps.Mirrors, client.MirrorOptions{})
 	if deps.Servers != nil {
@@ -88,7 +94,11 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go("registry", func(ctx context.Context) error { return image.Serve(ctx, n.cfg.Registry, n.cfg.RegistryDir) })
 	}
 	g.Go("network", n.network.Run)
-	g.Go("proxy", n.proxy.Run)
+	if n.proxy != nil {
+		g.Go("proxy", n.proxy.Run)
+	} else if err := plugins(foreignPlugins); err != nil {
+		return err
+	}
 	g.Go("kubelet", func(ctx context.Context) error { return n.kubelet(ctx, endpoint) })
 	return g.Wait()
 }
