@@ -21,6 +21,12 @@ import (
 //go:embed addons/coredns.yaml
 var corednsManifest string
 
+//go:embed addons/kube-proxy.yaml
+var proxyManifest string
+
+//go:embed addons/kube-flannel.yaml
+var flannelManifest string
+
 // appliedMap is the ConfigMap that remembers which manifests were applied.
 const appliedMap = "sampan-addons"
 
@@ -32,30 +38,53 @@ type Addons struct {
 	Replicas      int    // of the coredns Deployment
 }
 
-// Apply makes the objects of every add-on whose manifest was not applied yet.
+// Apply makes the objects of the add-on whose manifest was not applied yet.
 // What a manifest made before and the user changed since stays as it is until
 // the manifest itself changes.
 func (a Addons) Apply(ctx context.Context, c client.Interface) error {
-	text, err := a.render(corednsManifest)
+	return addon(ctx, c, "coredns", corednsManifest, a)
+}
+
+// Daemons say how nodes without a network and a proxy of their own get them.
+type Daemons struct {
+	Endpoint    string // of the API, host:port
+	ClusterCIDR string // of pods
+	Backend     string // of flannel; empty for a network of the user's
+	Version     string // of the kube-proxy image
+}
+
+// Apply is as Addons'.
+func (d Daemons) Apply(ctx context.Context, c client.Interface) error {
+	if err := addon(ctx, c, "kube-proxy", proxyManifest, d); err != nil || d.Backend == "" {
+		return err
+	}
+	return addon(ctx, c, "kube-flannel", flannelManifest, d)
+}
+
+// addon makes the objects of one manifest.
+func addon(ctx context.Context, c client.Interface, name, manifest string, values any) error {
+	text, err := render(manifest, values)
 	if err != nil {
-		return fmt.Errorf("add-on coredns: %w", err)
+		return fmt.Errorf("add-on %s: %w", name, err)
 	}
 	sum := sha256.Sum256(text)
 	version := hex.EncodeToString(sum[:8])
 	maps := client.Of[corev1.ConfigMap](c, metav1.NamespaceSystem)
 	seen, err := maps.Get(ctx, appliedMap)
 	switch {
-	case err == nil && seen.Data["coredns"] == version:
+	case err == nil && seen.Data[name] == version:
 		return nil
-	case err != nil && !apierrors.IsNotFound(err):
-		return fmt.Errorf("add-on coredns: %w", err)
+	case apierrors.IsNotFound(err):
+		seen = nil
+	case err != nil:
+		return fmt.Errorf("add-on %s: %w", name, err)
 	}
 	for doc := range bytes.SplitSeq(text, []byte("\n---\n")) {
 		if err := apply(ctx, c, doc); err != nil {
-			return fmt.Errorf("add-on coredns: %w", err)
+			return fmt.Errorf("add-on %s: %w", name, err)
 		}
 	}
-	return remember(ctx, maps, seen, "coredns", version)
+	return remember(ctx, maps, seen, name, version)
 }
 
 func remember(ctx context.Context, maps client.Typed[corev1.ConfigMap], seen *corev1.ConfigMap, name, version string) error {
@@ -75,13 +104,13 @@ func remember(ctx context.Context, maps client.Typed[corev1.ConfigMap], seen *co
 	return err
 }
 
-func (a Addons) render(manifest string) ([]byte, error) {
+func render(manifest string, values any) ([]byte, error) {
 	t, err := template.New("").Option("missingkey=error").Parse(manifest)
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	err = t.Execute(&b, a)
+	err = t.Execute(&b, values)
 	return b.Bytes(), err
 }
 

@@ -3,17 +3,21 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	kubeletconfig "github.com/sampan-dev/sampan/kubelet/config"
 
 	"github.com/sampan-dev/sampan/controlplane"
+	"github.com/sampan-dev/sampan/storage/etcd"
 	"github.com/sampan-dev/sampan/vip"
 )
 
@@ -41,6 +45,12 @@ type Config struct {
 	ClusterInit  bool // let others join as control planes: etcd's member is open to peers
 	// ForceNewCluster makes the member of etcd here the only one, and ends.
 	ForceNewCluster bool
+	// RestoreSnapshot does so with the data of a file that holds a snapshot of etcd.
+	RestoreSnapshot string
+	// Snapshots are taken of the member of etcd here, if there is a directory for them.
+	Snapshots etcd.Backup
+	// PublicEndpoint is where machines that kubeadm manages reach the API, host:port.
+	PublicEndpoint string
 	// CertificateKey encrypts what control planes share: uploaded by one, used by those that join.
 	CertificateKey string
 
@@ -104,6 +114,11 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.ControlPlane, "control-plane", false, "with --join: become another control plane of the cluster, with a member of its etcd")
 	fs.BoolVar(&c.ClusterInit, "cluster-init", false, "let other control planes join: the etcd built in listens for members over TLS, at ports 2379 and 2380")
 	fs.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "when the majority of control planes is lost for good: make this machine's member of etcd the only one of its cluster, with what it has, and end")
+	fs.StringVar(&c.PublicEndpoint, "control-plane-endpoint", "", "the address, HOST[:PORT], by which machines that kubeadm manages reach the API whichever control plane is down; --vip's, or the first control plane's, if not set")
+	fs.StringVar(&c.RestoreSnapshot, "restore-snapshot", "", "make the data of this file, a snapshot of etcd, that of this machine's member, the only one of its cluster, and end; the data that was there is kept beside")
+	fs.StringVar(&c.Snapshots.Directory, "etcd-snapshot-directory", "", "where to keep snapshots of the etcd built in, taken on a schedule; empty for none")
+	fs.DurationVar(&c.Snapshots.Interval, "etcd-snapshot-interval", etcd.BackupInterval, "between two snapshots of etcd")
+	fs.IntVar(&c.Snapshots.Keep, "etcd-snapshot-keep", etcd.BackupKeep, "how many snapshots of etcd are kept")
 	fs.StringVar(&c.CertificateKey, "certificate-key", "", "the key by which the certificates that control planes share are encrypted: kept for two hours by the one that is joined, used by those that join")
 	c.VIP.Flags(fs)
 	fs.IntVar(&c.BalancerPort, "balancer-port", c.BalancerPort, "the port, on loopback and for the node's pods, of the balancer over all API servers, which nodes that joined and control planes of several have; 0 for none")
@@ -168,6 +183,17 @@ func (c *Config) checkJoin() (errs []error) {
 	if c.Join != "" && (c.Token == "" || c.CAFile == "" && len(c.CAHashes) == 0) {
 		errs = append(errs, errors.New("--join needs --token and --certificate-authority or --discovery-token-ca-cert-hash"))
 	}
+	if c.PublicEndpoint != "" {
+		if _, _, err := net.SplitHostPort(c.PublicEndpoint); err != nil {
+			c.PublicEndpoint = net.JoinHostPort(c.PublicEndpoint, strconv.Itoa(c.Port))
+		}
+		if host, port, err := net.SplitHostPort(c.PublicEndpoint); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("--control-plane-endpoint %s: want HOST or HOST:PORT", c.PublicEndpoint))
+		}
+		if c.Join != "" {
+			errs = append(errs, errors.New("--control-plane-endpoint: the first control plane says it for all"))
+		}
+	}
 	if c.ControlPlane && c.Join == "" {
 		errs = append(errs, errors.New("--control-plane needs --join; the first control plane is started with --cluster-init"))
 	}
@@ -179,6 +205,23 @@ func (c *Config) checkJoin() (errs []error) {
 	}
 	if c.ForceNewCluster && !c.several() {
 		errs = append(errs, errors.New("--force-new-cluster is for one of several control planes, and goes with its --cluster-init, or --join and --control-plane"))
+	}
+	if c.RestoreSnapshot != "" && (len(c.EtcdServers) > 0 || c.Join != "" && !c.ControlPlane) {
+		errs = append(errs, errors.New("--restore-snapshot is for a control plane with an etcd of its own"))
+	}
+	if c.RestoreSnapshot != "" && c.ForceNewCluster {
+		errs = append(errs, errors.New("--restore-snapshot makes a new cluster by itself, without --force-new-cluster"))
+	}
+	if c.Snapshots.Directory != "" {
+		if len(c.EtcdServers) > 0 || c.Join != "" && !c.ControlPlane {
+			errs = append(errs, errors.New("--etcd-snapshot-directory is for a control plane with an etcd of its own"))
+		}
+		if c.Snapshots.Interval < time.Second {
+			errs = append(errs, fmt.Errorf("--etcd-snapshot-interval %v: want at least 1s", c.Snapshots.Interval))
+		}
+		if c.Snapshots.Keep < 1 {
+			errs = append(errs, fmt.Errorf("--etcd-snapshot-keep %d: want at least 1", c.Snapshots.Keep))
+		}
 	}
 	if c.CertificateKey != "" {
 		if _, err := sealer(c.CertificateKey); err != nil {

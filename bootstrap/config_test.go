@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCheckHowAClusterIsJoined(t *testing.T) {
@@ -29,6 +30,21 @@ func TestCheckHowAClusterIsJoined(t *testing.T) {
 		{"a short key", func(c *Config) { c.ClusterInit, c.CertificateKey = true, "00" }, "64 hexadecimal digits"},
 		{"a key for nobody", func(c *Config) { c.CertificateKey = key }, "--certificate-key needs"},
 		{"alone and forced", func(c *Config) { c.ForceNewCluster = true }, "--force-new-cluster"},
+		{"an endpoint", func(c *Config) { c.ClusterInit, c.PublicEndpoint = true, "api.example" }, ""},
+		{"an endpoint of who joins", func(c *Config) {
+			c.Join, c.Token, c.CAFile, c.PublicEndpoint = "https://x:6443", "abcdef.0123456789abcdef", "ca", "api.example"
+		}, "--control-plane-endpoint"},
+		{"no host", func(c *Config) { c.PublicEndpoint = ":6443" }, "--control-plane-endpoint :6443: want HOST"},
+		{"snapshots", func(c *Config) { c.Snapshots.Directory, c.Snapshots.Interval, c.Snapshots.Keep = "/s", time.Hour, 3 }, ""},
+		{"too many snapshots", func(c *Config) { c.Snapshots.Directory, c.Snapshots.Interval, c.Snapshots.Keep = "/s", 1, 3 }, "--etcd-snapshot-interval 1ns"},
+		{"none kept", func(c *Config) { c.Snapshots.Directory, c.Snapshots.Interval = "/s", time.Hour }, "--etcd-snapshot-keep 0"},
+		{"snapshots of another's etcd", func(c *Config) {
+			c.Snapshots.Directory, c.Snapshots.Interval, c.Snapshots.Keep, c.EtcdServers = "/s", time.Hour, 3, []string{"https://e:2379"}
+		}, "--etcd-snapshot-directory is for"},
+		{"restored and forced", func(c *Config) { c.ClusterInit, c.ForceNewCluster, c.RestoreSnapshot = true, true, "f" }, "--restore-snapshot makes"},
+		{"a node restored", func(c *Config) {
+			c.Join, c.Token, c.CAFile, c.RestoreSnapshot = "https://x:6443", "abcdef.0123456789abcdef", "ca", "f"
+		}, "--restore-snapshot is for"},
 		{"another's etcd", func(c *Config) { c.ClusterInit, c.EtcdServers = true, []string{"https://e:2379"} }, "--etcd-servers"},
 	} {
 		cfg := Defaults()

@@ -88,11 +88,12 @@ func (c *Config) member() bool {
 // joinPlane makes this machine another control plane of the cluster, and runs it.
 // What was begun before is gone on with.
 func (s *session) joinPlane(ctx context.Context) error {
-	if !s.member() {
-		err := patiently(ctx, joinPatience, s.log, s.enter)
-		if err != nil {
-			return fmt.Errorf("join %s as a control plane: %w", s.Join, err)
+	if s.member() {
+		if err := s.recall(ctx); err != nil {
+			return err
 		}
+	} else if err := patiently(ctx, joinPatience, s.log, s.enter); err != nil {
+		return fmt.Errorf("join %s as a control plane: %w", s.Join, err)
 	}
 	return s.serve(ctx)
 }
@@ -112,6 +113,9 @@ func (s *session) enter(ctx context.Context) error {
 	if err := missingShared(dir); err != nil {
 		return &final{err}
 	}
+	if err := s.learn(ctx); err != nil {
+		return fmt.Errorf("ask what the cluster is like: %w", err)
+	}
 	if err := s.certificates(); err != nil {
 		return err
 	}
@@ -126,8 +130,7 @@ func (s *session) enter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at := func(name string) string { return s.path("pki", "etcd", name) }
-	ms, err := etcd.OpenMembers(endpoints, etcd.TLS{CA: at("ca.crt"), Cert: at("healthcheck-client.crt"), Key: at("healthcheck-client.key")})
+	ms, err := etcd.OpenMembers(endpoints, memberTLS(s.DataDir))
 	if err != nil {
 		return err
 	}
@@ -168,8 +171,8 @@ func (s *session) etcdEndpoints(ctx context.Context, c client.Interface) ([]stri
 }
 
 // room makes room for this machine's member and returns all of them, as etcd's
-// initial cluster. A member of this address whose data is no longer here is
-// replaced: it could not go on where it was.
+// initial cluster. A member of this address, or of this name, whose data is no
+// longer here is replaced: it could not go on where it was.
 func (s *session) room(ctx context.Context, ms *etcd.Members) (string, error) {
 	peer := "https://" + address(s.NodeIP, etcdPeerPort)
 	list, err := ms.List(ctx)
@@ -177,12 +180,16 @@ func (s *session) room(ctx context.Context, ms *etcd.Members) (string, error) {
 		return "", err
 	}
 	for _, m := range list {
-		if slices.Contains(m.PeerURLs, peer) && m.Name != "" {
-			if err := ms.Remove(ctx, m.ID); err != nil {
-				return "", err
-			}
-		} else if m.Learner && !slices.Contains(m.PeerURLs, peer) { // etcd takes one at a time
-			return "", fmt.Errorf("etcd: member %x, at %s, is joining at the moment", m.ID, strings.Join(m.PeerURLs, ", "))
+		switch own := ownURL(s.NodeIP, m); {
+		case own && m.Name != "":
+			err = ms.Remove(ctx, m.ID)
+		case !own && m.Name == s.NodeName:
+			err = s.predecessor(ctx, ms, m)
+		case !own && m.Learner: // etcd takes one at a time
+			err = fmt.Errorf("etcd: member %x, at %s, is joining at the moment", m.ID, strings.Join(m.PeerURLs, ", "))
+		}
+		if err != nil {
+			return "", err
 		}
 	}
 	if list, err = ms.Add(ctx, peer); err != nil {
@@ -275,7 +282,7 @@ func clusterInfo(ctx context.Context, server string) (*corev1.ConfigMap, error) 
 
 // publish lets anybody read who the cluster's authority is, which is no secret.
 func (s *session) publish(ctx context.Context, c client.Interface) error {
-	text, err := client.Kubeconfig{Server: "https://" + address(s.NodeIP, s.Port), CA: s.pki.CA.CertPEM()}.Encode()
+	text, err := client.Kubeconfig{Server: "https://" + s.endpoint(), CA: s.pki.CA.CertPEM()}.Encode()
 	if err != nil {
 		return err
 	}
@@ -293,8 +300,9 @@ type final struct{ error }
 
 func (f *final) Unwrap() error { return f.error }
 
-// patiently does fn until it succeeds, for at most limit.
-func patiently(ctx context.Context, limit time.Duration, log interface{ Info(string, ...any) }, fn func(context.Context) error) error {
+// patiently does fn until it succeeds, for at most limit, or fails in a way that
+// one of ends knows.
+func patiently(ctx context.Context, limit time.Duration, log interface{ Info(string, ...any) }, fn func(context.Context) error, ends ...func(error) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var said string
@@ -302,7 +310,7 @@ func patiently(ctx context.Context, limit time.Duration, log interface{ Info(str
 		try, stop := context.WithTimeout(ctx, 15*time.Second)
 		err := fn(try)
 		stop()
-		if err == nil || errors.As(err, new(*final)) {
+		if err == nil || errors.As(err, new(*final)) || slices.ContainsFunc(ends, func(end func(error) bool) bool { return end(err) }) {
 			return err
 		}
 		if said != err.Error() {

@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -42,7 +43,7 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	s := &session{Config: c, log: log, metrics: prometheus.NewRegistry()}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	switch {
-	case c.ForceNewCluster:
+	case c.ForceNewCluster, c.RestoreSnapshot != "":
 		return s.alone(ctx)
 	case c.ControlPlane:
 		return s.joinPlane(ctx)
@@ -59,6 +60,7 @@ type session struct {
 	metrics *prometheus.Registry
 	pki     *PKI
 	members string // of etcd, which this one joins: name=url,…
+	known   ground // of a cluster that was joined
 
 	balancer *balance.Balancer // nil for none
 }
@@ -75,7 +77,7 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.several() && !s.NoNode {
+	if s.several() && !s.NoNode && !s.known.Kubeadm {
 		own := address(s.NodeIP, s.Port)
 		if err := s.newBalancer(s.pki.CA.Pool(), own, own); err != nil {
 			return err
@@ -91,6 +93,9 @@ func (s *session) serve(ctx context.Context) error {
 			return err
 		}
 		g.Go("virtual address", v.Run)
+	}
+	if b := s.snapshots(cp.Etcd()); b != nil {
+		g.Go("snapshots", b.Run)
 	}
 	g.Go("control plane", cp.Run)
 	joinable := make(chan struct{}) // closed when nodes have the rights they need
@@ -116,6 +121,9 @@ func (s *session) certificates() error {
 	}, s.TLSSANs...)
 	if s.VIP.On() {
 		hosts = append(hosts, s.VIP.Address.Addr().String())
+	}
+	if host, _, err := net.SplitHostPort(s.endpoint()); err == nil {
+		hosts = append(hosts, host)
 	}
 	var err error
 	if s.pki, err = EnsurePKI(s.path("pki"), hosts); err != nil {
@@ -154,7 +162,7 @@ func (s *session) controlPlane() (controlplane.Config, error) {
 	case s.several():
 		c.Etcd, err = s.stacked()
 	default:
-		c.Etcd = &etcd.Config{Name: s.NodeName, DataDir: s.path("etcd"), Log: s.log}
+		c.Etcd = s.single()
 	}
 	return c, err
 }
@@ -176,12 +184,16 @@ func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane, jo
 		}
 		return patiently(ctx, forever, s.log, fn)
 	}
-	if err := again(func(ctx context.Context) error { return joinObjects(ctx, c, s.Token) }); err != nil {
+	token := s.Token
+	if s.ControlPlane { // it is the cluster's, and may have had its time
+		token = ""
+	}
+	if err := again(func(ctx context.Context) error { return joinObjects(ctx, c, token) }); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	close(joinable)
-	if s.several() {
-		if err := again(func(ctx context.Context) error { return s.publish(ctx, c) }); err != nil {
+	if !s.ControlPlane {
+		if err := again(func(ctx context.Context) error { return errors.Join(s.groundwork(ctx, c), s.publish(ctx, c)) }); err != nil {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
@@ -195,12 +207,19 @@ func (s *session) objects(ctx context.Context, cp *controlplane.ControlPlane, jo
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
-	return again(func(ctx context.Context) error {
+	if s.known.Kubeadm {
+		return nil // kubeadm's are there
+	}
+	err := again(func(ctx context.Context) error {
 		return Addons{
 			ClusterDomain: s.ClusterDomain, ClusterDNS: s.ClusterDNS.String(), Replicas: 1,
 			Image: "registry.k8s.io/coredns/coredns:v1.15.0",
 		}.Apply(ctx, c)
 	})
+	if err != nil {
+		return err
+	}
+	return s.hosts(ctx, c)
 }
 
 // forever is longer than any server runs.
@@ -209,7 +228,16 @@ const forever = 100 * 365 * 24 * time.Hour
 // join gets this node a certificate and runs it.
 func (s *session) join(ctx context.Context) error {
 	dir := s.path("kubelet-pki")
-	if err := patiently(ctx, joinPatience, s.log, s.trust); err != nil {
+	ask := s.learn
+	if _, err := pki.Load(dir, "kubelet-client"); err == nil { // it has joined, perhaps with a token that has ended
+		ask = s.recall
+	}
+	if err := patiently(ctx, joinPatience, s.log, func(ctx context.Context) error {
+		if err := s.trust(ctx); err != nil {
+			return err
+		}
+		return ask(ctx)
+	}); err != nil {
 		return fmt.Errorf("join %s: %w", s.Join, err)
 	}
 	if err := s.joinedBalancer(); err != nil {
@@ -269,6 +297,9 @@ func (s *session) node(ctx context.Context, c client.Interface, caFile string) e
 	}
 	k.Component = &component
 	k.Serve = &kubelet.Serve{Tokens: true, Config: server.Config{Port: k.Port, ClientCA: caFile, LogDir: "/var/log", Healthz: "127.0.0.1:10248"}}
+	if cfg.Foreign = s.known.Kubeadm; !cfg.Foreign {
+		k.Labels = map[string]string{builtIn: "true"}
+	}
 	mirrors := client.NewMirrors(c)
 	deps := node.Deps{Client: c, Mirrors: mirrors, Log: s.log, Metrics: s.metrics}
 	if s.balancer != nil {

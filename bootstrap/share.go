@@ -197,13 +197,18 @@ func missingShared(dir string) error {
 
 // allow makes a role of one rule and gives it to somebody.
 func allow(ctx context.Context, c client.Interface, namespace, name string, who rbacv1.Subject, rule rbacv1.PolicyRule) error {
-	_, err := client.Of[rbacv1.Role](c, namespace).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Rules: []rbacv1.PolicyRule{rule}})
+	return allowAll(ctx, c, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Rules: []rbacv1.PolicyRule{rule}}, who)
+}
+
+// allowAll gives a role to several.
+func allowAll(ctx context.Context, c client.Interface, role *rbacv1.Role, who ...rbacv1.Subject) error {
+	_, err := client.Of[rbacv1.Role](c, role.Namespace).Create(ctx, role)
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	_, err = client.Of[rbacv1.RoleBinding](c, namespace).Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}, Subjects: []rbacv1.Subject{who},
+	_, err = client.Of[rbacv1.RoleBinding](c, role.Namespace).Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name, Namespace: role.Namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name}, Subjects: who,
 	})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err

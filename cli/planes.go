@@ -92,7 +92,7 @@ func planesArgs(i, planes int) []string {
 	public := []string{"--tls-san=127.0.0.1", "--tls-san=localhost", "--tls-san=" + door}
 	switch {
 	case i == 1:
-		return append(public, "--cluster-init")
+		return append(public, "--cluster-init", "--control-plane-endpoint="+apiAddress(doorAddress()))
 	case i <= planes:
 		return append(append(public, "--control-plane"), join...)
 	}

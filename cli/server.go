@@ -34,6 +34,7 @@ cluster. The administrator's kubeconfig is DATA-DIR/admin.conf.`,
 			return bootstrap.Serve(cmd.Context(), cfg, log)
 		},
 	}
+	cmd.AddCommand(planesCommands()...)
 	cfg.Flags(cmd.Flags())
 	api.addTo(cmd.Flags())
 	cmd.Flags().IntVarP(&verbosity, "v", "v", 0, "how much to log; 3 and above is for finding faults")

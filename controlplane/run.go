@@ -63,6 +63,9 @@ func New(cfg Config, deps Deps) (*ControlPlane, error) {
 	return c, nil
 }
 
+// Etcd is the member that runs in this process, nil with an external one.
+func (c *ControlPlane) Etcd() *etcd.Server { return c.etcd }
+
 // Serving waits until the API answers in process.
 func (c *ControlPlane) Serving(ctx context.Context) error {
 	select {
