@@ -39,6 +39,10 @@ test: deps build lint ## all tests; those that start nodes need root and are ski
 	$(GO) test ./e2e/... -p 1 -short -count=1 -timeout 25m -parallel 3
 	CGO_ENABLED=1 $(GO) test -race ./kit/... ./storage/... ./client/... ./apiserver/... ./controller ./scheduler
 
+.PHONY: unprivileged
+unprivileged: ## the unit tests as a user without any right; those that need root say so and are skipped
+	$(GO) test -exec $(CURDIR)/hack/unprivileged.sh $$($(GO) list ./... | grep -v /e2e)
+
 .PHONY: e2e
 e2e: deps build ## all scenes on real clusters, those of several machines too
 	hack/deps.sh tests
@@ -49,6 +53,12 @@ PKG ?= $$($(GO) list ./... | grep -v -e /e2e -e /bench)
 .PHONY: stress
 stress: ## each unit test many times over, to find those that fail by chance; COUNT=20 PKG=…
 	$(GO) test -count=$(COUNT) -failfast -timeout 60m $(PKG)
+
+FUZZTIME ?= 30s
+FUZZ ?= .
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME=30s each; FUZZ=pattern of room and target
+	hack/fuzz.sh '$(FUZZTIME)' '$(FUZZ)'
 
 .PHONY: bench
 bench: build ## figures as JSON lines
