@@ -94,11 +94,16 @@ func (l *Lab) Guided(name string, host byte) *Guided {
 	return g
 }
 
-// Reboot ends the machine as pulling its plug does, and boots it: the services
-// that are enabled start.
+// Reboot ends the machine as pulling its plug does, and boots it.
 func (g *Guided) Reboot() {
 	g.Helper()
 	g.PowerOff()
+	g.PowerOn()
+}
+
+// PowerOn boots a machine that PowerOff ended: the services that are enabled start.
+func (g *Guided) PowerOn() {
+	g.Helper()
 	g.Boot()
 	g.Sh(ownDirectories)
 	g.Run("systemctl default")

@@ -29,7 +29,7 @@ const patience = 90 * time.Second
 
 // player plays scripts on machines. In a script,
 //
-//	@ HOST       says where the following lines are typed
+//	@ HOST...    says where the following lines are typed: on each in turn
 //	$ COMMAND    is typed, and goes well; lines that begin with "> " go on with it
 //	% COMMAND    is typed once, and goes well
 //	! COMMAND    is typed, and fails
@@ -40,7 +40,8 @@ const patience = 90 * time.Second
 type player struct {
 	*testing.T
 	machines map[string]*lab.Guided
-	at       *lab.Guided
+	where    []*lab.Guided
+	at       *lab.Guided // of them, the one that is typed on
 }
 
 func newPlayer(t *testing.T, machines ...*lab.Guided) *player {
@@ -99,9 +100,27 @@ func (p *player) play(name string) {
 		p.Fatalf("%s: %v", name, err)
 	}
 	for _, l := range lines {
-		began := clock.Now()
-		p.do(name, l)
-		p.Logf("%5.1fs %s:%d %s %c %s", clock.Since(began).Seconds(), name, l.number, p.at.Host, l.kind, short(l.text))
+		if l.kind == '@' {
+			p.sit(name, l)
+			continue
+		}
+		for _, p.at = range p.where {
+			began := clock.Now()
+			p.do(name, l)
+			p.Logf("%5.1fs %s:%d %s %c %s", clock.Since(began).Seconds(), name, l.number, p.at.Host, l.kind, short(l.text))
+		}
+	}
+}
+
+// sit goes to the machines that a line names.
+func (p *player) sit(name string, l line) {
+	p.Helper()
+	p.where = nil
+	for host := range strings.FieldsSeq(l.text) {
+		if p.machines[host] == nil {
+			p.Fatalf("%s:%d: no machine %q", name, l.number, host)
+		}
+		p.where = append(p.where, p.machines[host])
 	}
 }
 
@@ -109,10 +128,6 @@ func (p *player) do(name string, l line) {
 	p.Helper()
 	where := fmt.Sprintf("%s:%d", name, l.number)
 	switch l.kind {
-	case '@':
-		if p.at = p.machines[strings.TrimSpace(l.text)]; p.at == nil {
-			p.Fatalf("%s: no machine %q", where, l.text)
-		}
 	case '=':
 		f := strings.Fields(l.text)
 		if len(f) != 2 || p.machines[f[1]] == nil {
@@ -126,7 +141,7 @@ func (p *player) do(name string, l line) {
 		}
 		for _, e := range l.patterns {
 			if !regexp.MustCompile("(?m)" + e).MatchString(out) {
-				p.Errorf("%s: no %q in:\n%s", where, e, out)
+				p.Fatalf("%s: no %q in:\n%s", where, e, out)
 			}
 		}
 	case '$':
