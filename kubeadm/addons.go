@@ -43,13 +43,7 @@ func addonProxy(ctx context.Context, c client.Interface, m machine, user map[str
 		say("[addons] Skipping the kube-proxy addon, which is disabled")
 		return nil
 	}
-	cfg := map[string]any{
-		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "bindAddress": "0.0.0.0",
-		"clientConnection": map[string]any{"kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf"}, "clusterCIDR": m.cluster.Networking.PodSubnet,
-		"mode": "nftables",
-	}
-	maps.Copy(cfg, user)
-	text, err := yaml.Marshal(cfg)
+	text, err := proxyConfig(m.cluster, user)
 	if err != nil {
 		return err
 	}
@@ -87,6 +81,17 @@ users:
 	}
 	say("[addons] Applied essential addon: kube-proxy")
 	return nil
+}
+
+// proxyConfig is kube-proxy's configuration: the user's with what the cluster needs.
+func proxyConfig(cluster *config.Cluster, user map[string]any) ([]byte, error) {
+	c := map[string]any{
+		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "bindAddress": "0.0.0.0",
+		"clientConnection": map[string]any{"kubeconfig": "/var/lib/kube-proxy/kubeconfig.conf"}, "clusterCIDR": cluster.Networking.PodSubnet,
+		"mode": "nftables",
+	}
+	maps.Copy(c, user)
+	return yaml.Marshal(c)
 }
 
 func proxyDaemonSet(img string) *appsv1.DaemonSet {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -36,10 +37,7 @@ func certsCommand() *cobra.Command {
 	root := &cobra.Command{Use: "certs", Aliases: []string{"certificates"}, Short: "Commands related to handling Kubernetes certificates"}
 	root.PersistentFlags().StringVar(&dir, "cert-dir", dir, "The path where certificates are stored")
 	root.PersistentFlags().StringVar(&conf, "kubeconfig-dir", conf, "The path where the kubeconfig files are stored")
-	root.AddCommand(
-		&cobra.Command{Use: "check-expiration", Short: "Check certificates expiration for a Kubernetes cluster", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-			return expirations(c, dir, conf)
-		}},
+	root.AddCommand(expirationCommand(&dir, &conf),
 		&cobra.Command{Use: "certificate-key", Short: "Generate certificate keys", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 			key, err := bootstrap.NewCertificateKey()
 			if err == nil {
@@ -89,51 +87,143 @@ func editUser(path string, change func(*clientcmdapi.AuthInfo)) error {
 	return clientcmd.WriteToFile(*c, path)
 }
 
-// expirations prints how long every certificate lives.
-func expirations(c *cobra.Command, dir, conf string) error {
-	w := tabwriter.NewWriter(c.OutOrStdout(), 10, 4, 3, ' ', 0)
-	line := func(name string, cert *x509.Certificate, err error, ca string) {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			fmt.Fprintf(w, "!MISSING! %s\t\t\t%s\t\n", name, ca)
-		case err != nil:
-			fmt.Fprintf(w, "!UNREADABLE! %s\t%v\t\t%s\t\n", name, err, ca)
-		default:
-			left := "<invalid>"
-			if d := clock.Until(cert.NotAfter); d > 0 {
-				left = duration.ShortHumanDuration(d)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\tno\n", name, cert.NotAfter.UTC().Format("Jan 02, 2006 15:04 MST"), left, ca)
+// certsFlags are those of commands that may read where certificates lie from a
+// file; where returns the directory.
+func certsFlags(c *cobra.Command, dir *string) (where func(*cobra.Command) (string, error)) {
+	var file, kubeconfig string
+	c.PersistentFlags().StringVar(&file, "config", "", "Path to a kubeadm configuration file.")
+	c.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", usual.file("admin.conf"), "The kubeconfig file to use when talking to the cluster; what is asked here the files answer.")
+	return func(c *cobra.Command) (string, error) {
+		if file == "" || c.Flags().Changed("cert-dir") {
+			return *dir, nil
 		}
+		f, err := config.Load(file)
+		if err != nil {
+			return "", err
+		}
+		if f.Cluster == nil {
+			return *dir, nil
+		}
+		return orElse(f.Cluster.CertificatesDir, *dir), nil
 	}
-	fmt.Fprintln(w, "CERTIFICATE\tEXPIRES\tRESIDUAL TIME\tCERTIFICATE AUTHORITY\tEXTERNALLY MANAGED")
+}
+
+func expirationCommand(dir, conf *string) *cobra.Command {
+	var o output
+	c := &cobra.Command{Use: "check-expiration", Short: "Check certificates expiration for a Kubernetes cluster", Args: cobra.NoArgs}
+	where := certsFlags(c, dir)
+	o.templates(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		at, err := where(c)
+		if err != nil {
+			return err
+		}
+		leaves, authorities := expirations(at, *conf)
+		if o.format == "" {
+			return tellExpirations(c.OutOrStdout(), leaves, authorities)
+		}
+		return o.write(c.OutOrStdout(), map[string]any{"apiVersion": outputVersion, "kind": "CertificateExpirationInfo", "certificates": leaves, "certificateAuthorities": authorities})
+	}
+	return c
+}
+
+// expiration is how long one certificate lives.
+type expiration struct {
+	Name    string    `json:"name"`
+	Expires time.Time `json:"expirationDate,omitzero"`
+	Seconds int64     `json:"residualTime,omitempty"`
+	// External says that who signs it is not here: its authority's key is missing.
+	External bool   `json:"externallyManaged"`
+	CA       string `json:"caName,omitempty"`
+	Missing  bool   `json:"missing,omitempty"`
+
+	left time.Duration
+	err  error
+}
+
+func expirationOf(name string, cert *x509.Certificate, err error, ca string, external bool) expiration {
+	x := expiration{Name: name, CA: ca, External: external, Missing: errors.Is(err, fs.ErrNotExist), err: err}
+	if err == nil {
+		x.Expires, x.left = cert.NotAfter.UTC(), clock.Until(cert.NotAfter)
+		x.Seconds = int64(x.left.Seconds())
+	}
+	return x
+}
+
+// expirations reads every certificate, and the authorities.
+func expirations(dir, conf string) (leaves, authorities []expiration) {
+	external := map[string]bool{}
+	for _, x := range certificates {
+		if x.ca != "" {
+			continue
+		}
+		cert, err := readCert(dir, x.base)
+		if _, noKey := os.Stat(filepath.Join(dir, x.base+".key")); err == nil && errors.Is(noKey, fs.ErrNotExist) {
+			external[x.base] = true
+		}
+		authorities = append(authorities, expirationOf(x.name, cert, err, "", external[x.base]))
+	}
 	for _, i := range identities {
 		if i.file != "kubelet.conf" {
 			cert, err := kubeconfigCert(filepath.Join(conf, i.file))
-			line(i.file, cert, err, "ca")
+			leaves = append(leaves, expirationOf(i.file, cert, err, "ca", external["ca"]))
 		}
 	}
 	for _, x := range certificates {
 		if x.ca != "" {
 			cert, err := readCert(dir, x.base)
-			line(x.name, cert, err, filepath.ToSlash(x.ca))
+			leaves = append(leaves, expirationOf(x.name, cert, err, strings.ReplaceAll(x.ca, "etcd/", "etcd-"), external[x.ca]))
 		}
 	}
-	fmt.Fprintln(w, "\nCERTIFICATE AUTHORITY\tEXPIRES\tRESIDUAL TIME\tEXTERNALLY MANAGED\t")
-	for _, x := range certificates {
-		if x.ca == "" {
-			cert, err := readCert(dir, x.base)
-			line(x.name, cert, err, "")
+	return leaves, authorities
+}
+
+// tellExpirations prints how long every certificate lives.
+func tellExpirations(out io.Writer, leaves, authorities []expiration) error {
+	w := tabwriter.NewWriter(out, 10, 4, 3, ' ', 0)
+	lines := func(list []expiration) {
+		for _, x := range list {
+			ca := "\t" + x.CA
+			if x.CA == "" {
+				ca = ""
+			}
+			switch {
+			case x.Missing:
+				fmt.Fprintf(w, "!MISSING! %s\t\t%s\t\n", x.Name, ca)
+			case x.err != nil:
+				fmt.Fprintf(w, "!UNREADABLE! %s\t%v\t%s\t\n", x.Name, x.err, ca)
+			default:
+				left, external := "<invalid>", "no"
+				if x.left > 0 {
+					left = duration.ShortHumanDuration(x.left)
+				}
+				if x.External {
+					external = "yes"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s%s\t%s\n", x.Name, x.Expires.Format("Jan 02, 2006 15:04 MST"), left, ca, external)
+			}
 		}
 	}
+	fmt.Fprintln(w, "CERTIFICATE\tEXPIRES\tRESIDUAL TIME\tCERTIFICATE AUTHORITY\tEXTERNALLY MANAGED")
+	lines(leaves)
+	fmt.Fprintln(w, "\nCERTIFICATE AUTHORITY\tEXPIRES\tRESIDUAL TIME\tEXTERNALLY MANAGED")
+	lines(authorities)
 	return w.Flush()
 }
 
 // renewCommand is `certs renew`: everything, or one by name.
 func renewCommand(dir, conf *string) *cobra.Command {
 	root := &cobra.Command{Use: "renew", Short: "Renew certificates for a Kubernetes cluster"}
+	where := certsFlags(root, dir)
 	var all []func(c *cobra.Command) error
-	add := func(name, about string, renew func(c *cobra.Command) error) {
+	add := func(name, about string, do func(c *cobra.Command, dir string) error) {
+		renew := func(c *cobra.Command) error {
+			at, err := where(c)
+			if err != nil {
+				return err
+			}
+			return do(c, at)
+		}
 		all = append(all, renew)
 		root.AddCommand(&cobra.Command{Use: name, Short: "Renew " + about, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return renew(c) }})
 	}
@@ -141,11 +231,11 @@ func renewCommand(dir, conf *string) *cobra.Command {
 		if i.file == "kubelet.conf" { // the kubelet renews its own
 			continue
 		}
-		add(i.file, i.about, func(c *cobra.Command) error { return renewKubeconfig(c.OutOrStdout(), i, *dir, *conf) })
+		add(i.file, i.about, func(c *cobra.Command, dir string) error { return renewKubeconfig(c.OutOrStdout(), i, dir, *conf) })
 	}
 	for _, x := range certificates {
 		if x.ca != "" {
-			add(x.name, x.about, func(c *cobra.Command) error { return renewLeaf(c.OutOrStdout(), x, *dir) })
+			add(x.name, x.about, func(c *cobra.Command, dir string) error { return renewLeaf(c.OutOrStdout(), x, dir) })
 		}
 	}
 	root.AddCommand(&cobra.Command{Use: "all", Short: "Renew all available certificates", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {

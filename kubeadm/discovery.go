@@ -30,6 +30,9 @@ import (
 type found struct {
 	server string
 	ca     []byte // PEM
+	// skew is how far this machine's clock is ahead of the server's; 0 if it did not
+	// say its time.
+	skew time.Duration
 }
 
 // discover finds the cluster that a JoinConfiguration names.
@@ -43,14 +46,15 @@ func discover(ctx context.Context, d config.Discovery, wait time.Duration, say f
 		if err != nil {
 			return nil, fmt.Errorf("discovery file %s: %w", d.File.KubeConfigPath, err)
 		}
-		return &found{server, ca}, nil
+		return &found{server: server, ca: ca}, nil
 	}
 	t := d.BootstrapToken
 	say("[discovery] Trying to connect to API Server %q", t.APIServerEndpoint)
 	var info *corev1.ConfigMap
+	var skew time.Duration
 	// The signature of a token made a moment ago may take a moment to appear.
 	err := patiently(ctx, wait, func(ctx context.Context) (err error) {
-		if info, err = askInfo(ctx, t.APIServerEndpoint); err != nil {
+		if info, skew, err = askInfo(ctx, t.APIServerEndpoint); err != nil {
 			return fmt.Errorf("failed to request the cluster-info ConfigMap: %w", err)
 		}
 		return signedBy(info, t.Token)
@@ -66,32 +70,35 @@ func discover(ctx context.Context, d config.Discovery, wait time.Duration, say f
 		return nil, err
 	}
 	say("[discovery] Cluster info signature and contents are valid and TLS certificate validates against pinned roots, will use API Server %q", server)
-	return &found{server, ca}, nil
+	return &found{server: server, ca: ca, skew: skew}, nil
 }
 
 // askInfo reads cluster-info from a server that is not trusted yet: what it
-// says counts only with the token's signature.
-func askInfo(ctx context.Context, endpoint string) (*corev1.ConfigMap, error) {
+// says counts only with the token's signature. It also says what time it is there.
+func askInfo(ctx context.Context, endpoint string) (m *corev1.ConfigMap, skew time.Duration, err error) {
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // see above
 	defer c.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+endpoint+"/api/v1/namespaces/kube-public/configmaps/cluster-info", nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
+	if there, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		skew = clock.Since(there)
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return nil, err
+		return nil, skew, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text)))
+		return nil, skew, fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
-	var m corev1.ConfigMap
-	return &m, json.Unmarshal(text, &m)
+	m = &corev1.ConfigMap{}
+	return m, skew, json.Unmarshal(text, m)
 }
 
 // errNoSignature means that the cluster does not know the token.
@@ -116,7 +123,7 @@ func signedBy(info *corev1.ConfigMap, token string) error {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(info.Data["kubeconfig"]))))
 	if !hmac.Equal(mac.Sum(nil), got) {
-		return errors.New("failed to verify JWS signature of received cluster info object, can't trust this API Server: the token's second half is wrong")
+		return errors.New("failed to verify JWS signature of received cluster info object, can't trust this API Server: the token's second half is wrong; `kubeadm token list` on a control plane shows the right one")
 	}
 	return nil
 }
@@ -129,7 +136,7 @@ func explain(err error, t *config.BootstrapTokenDiscovery) error {
 	case strings.Contains(err.Error(), "JWS signature"):
 		return err
 	}
-	return fmt.Errorf("cannot reach the API server at %s: %w; is the address right, the server running, and the port open between the machines?", t.APIServerEndpoint, err)
+	return fmt.Errorf("cannot reach the API server at %s: %w; is the address right, the server running, and the port open between the machines? To try: curl -k https://%[1]s/livez", t.APIServerEndpoint, err)
 }
 
 // pinned checks the cluster's authority against the hashes the user gave.
@@ -158,10 +165,10 @@ func pinned(ca []byte, t *config.BootstrapTokenDiscovery) error {
 func clocks(ca *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(ca.NotBefore):
-		return fmt.Errorf("the cluster's authority is not valid before %s, and it is %s here: one of the machines' clocks is wrong; start an NTP client",
+		return fmt.Errorf("the cluster's authority is not valid before %s, and it is %s here: one of the machines' clocks is wrong; start an NTP client (systemctl enable --now systemd-timesyncd)",
 			ca.NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
 	case now.After(ca.NotAfter):
-		return fmt.Errorf("the cluster's authority expired on %s, and it is %s here: if this clock is right the cluster needs a new authority; if not, start an NTP client",
+		return fmt.Errorf("the cluster's authority expired on %s, and it is %s here: if this clock is right the cluster needs a new authority; if not, start an NTP client (systemctl enable --now systemd-timesyncd)",
 			ca.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
 	return nil

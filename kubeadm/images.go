@@ -34,6 +34,15 @@ func requiredImages(cluster *config.Cluster) []string {
 	return out
 }
 
+// nodeImages are those that any node runs.
+func nodeImages(cluster *config.Cluster) []string {
+	all := requiredImages(cluster)
+	return slices.DeleteFunc(all, func(name string) bool {
+		base, _, _ := strings.Cut(name[strings.LastIndex(name, "/")+1:], ":")
+		return !slices.Contains([]string{"kube-proxy", "pause", "coredns"}, base)
+	})
+}
+
 func dnsImage(cluster *config.Cluster) string {
 	repository, tag := cluster.ImageRepository, image.DefaultSystem().CoreDNS
 	if r := cluster.DNS.ImageRepository; r != "" {
@@ -47,35 +56,15 @@ func dnsImage(cluster *config.Cluster) string {
 	return strings.TrimSuffix(repository, "/") + "/coredns:" + tag
 }
 
-// bringImages brings what the control plane needs into the runtime. What this
-// binary is, it puts there itself, under the names that the cluster's repository
-// makes of them; only what is left is pulled.
-func bringImages(ctx context.Context, cluster *config.Cluster, node config.NodeRegistration, say func(string, ...any)) error {
-	socket := node.CRISocket
-	_, images, err := kubecri.Connect(ctx, socket)
+// bringImages brings images of a cluster into the runtime. What this binary is, it
+// puts there itself, under the names that the cluster's repository makes of them;
+// only what is left is pulled.
+func bringImages(ctx context.Context, cluster *config.Cluster, node config.NodeRegistration, names []string, say func(string, ...any)) error {
+	images, missing, err := putImages(ctx, cluster, node.CRISocket, names, say)
 	if err != nil {
-		return fmt.Errorf("container runtime %s: %w", socket, err)
-	}
-	missing := func() ([]string, error) {
-		have, err := images.ListImages(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		return slices.DeleteFunc(requiredImages(cluster), func(name string) bool {
-			return slices.ContainsFunc(have, func(i *cri.Image) bool { return slices.Contains(i.RepoTags, name) })
-		}), nil
-	}
-	need, err := missing()
-	if err != nil || len(need) == 0 {
 		return err
 	}
-	if err := seed(ctx, cluster, socket); err != nil {
-		say("[preflight] The images built in cannot be put into %s (%v); pulling them", socket, err)
-	}
-	if need, err = missing(); err != nil {
-		return err
-	}
-	for _, name := range need {
+	for _, name := range missing {
 		if node.ImagePullPolicy == corev1.PullNever {
 			say("[preflight] Skipping pull of image: %s", name)
 			continue
@@ -90,6 +79,47 @@ func bringImages(ctx context.Context, cluster *config.Cluster, node config.NodeR
 	return nil
 }
 
+// putImages puts the images that the binary is into the runtime, unless all of
+// names are there, and returns those that are missing still.
+func putImages(ctx context.Context, cluster *config.Cluster, socket string, names []string, say func(string, ...any)) (kubecri.Images, []string, error) {
+	_, images, err := kubecri.Connect(ctx, socket)
+	if err != nil {
+		return nil, nil, fmt.Errorf("container runtime %s: %w", socket, err)
+	}
+	missing, err := without(ctx, images, names)
+	if err != nil || len(missing) == 0 {
+		return images, nil, err
+	}
+	if err := seed(ctx, cluster, socket); err != nil {
+		say("[preflight] The images built in cannot be put into %s: %v", socket, err)
+	}
+	missing, err = without(ctx, images, names)
+	return images, missing, err
+}
+
+// nodeHas puts the images that any node runs, and this binary is, into the
+// runtime. What it is not, the kubelet pulls when it is wanted.
+func nodeHas(ctx context.Context, cluster *config.Cluster, socket string, say func(string, ...any)) {
+	_, missing, err := putImages(ctx, cluster, socket, nodeImages(cluster), say)
+	switch {
+	case err != nil:
+		say("[kubelet-start] The images built in are not put into the container runtime: %v", err)
+	case len(missing) > 0:
+		say("[kubelet-start] Not built in, and left to the kubelet to pull: %s", strings.Join(missing, ", "))
+	}
+}
+
+// without returns the names that the runtime has no image of.
+func without(ctx context.Context, images kubecri.Images, names []string) ([]string, error) {
+	have, err := images.ListImages(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(have, func(i *cri.Image) bool { return slices.Contains(i.RepoTags, name) })
+	}), nil
+}
+
 // seed puts the images that the binary is into containerd.
 func seed(ctx context.Context, cluster *config.Cluster, socket string) error {
 	self, err := os.Executable()
@@ -100,13 +130,8 @@ func seed(ctx context.Context, cluster *config.Cluster, socket string) error {
 	if err != nil {
 		return err
 	}
-	if cluster.ImageRepository != config.DefaultImageRepository {
-		for i := range imgs {
-			for _, n := range slices.Clone(imgs[i].Names) {
-				base := n[strings.LastIndex(n, "/")+1:]
-				imgs[i].Names = append(imgs[i].Names, strings.TrimSuffix(cluster.ImageRepository, "/")+"/"+base)
-			}
-		}
+	for i := range imgs {
+		imgs[i].Names = namesIn(cluster, imgs[i].Names)
 	}
 	s, err := store.Open(socket)
 	if err != nil {
@@ -114,4 +139,21 @@ func seed(ctx context.Context, cluster *config.Cluster, socket string) error {
 	}
 	defer s.Close()
 	return s.Seed(ctx, imgs...)
+}
+
+// namesIn adds to the names of an image those that a cluster has for it.
+func namesIn(cluster *config.Cluster, names []string) []string {
+	out := slices.Clone(names)
+	for _, n := range names {
+		base := n[strings.LastIndex(n, "/")+1:]
+		repository := cluster.ImageRepository
+		if strings.HasPrefix(base, "coredns:") {
+			repository = orElse(cluster.DNS.ImageRepository, repository)
+		}
+		name := strings.TrimSuffix(repository, "/") + "/" + base
+		if repository != config.DefaultImageRepository && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }

@@ -60,6 +60,8 @@ func (r *initRun) machine() machine {
 	return machine{cluster: r.cluster, node: r.cfg.NodeRegistration, local: r.cfg.LocalAPIEndpoint}
 }
 
+func (r *initRun) dry() bool { return r.cfg.DryRun }
+
 // client is the administrator's connection.
 func (r *initRun) client() (client.Interface, error) {
 	if r.conn == nil {
@@ -123,20 +125,7 @@ func initPhases() []phase[*initRun] {
 			return startKubelet(ctx, r.kubelet, cfg, kubeletFlags(r.cfg.NodeRegistration, nil, ""), r.say)
 		}},
 		{name: "wait-control-plane", about: "Wait for the control plane to start", run: waitControlPlane},
-		{name: "upload-config", about: "Upload the kubeadm and kubelet configuration to a ConfigMap", parts: []phase[*initRun]{
-			{name: "kubeadm", about: "Upload the kubeadm ClusterConfiguration to a ConfigMap", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
-				r.say("[upload-config] Storing the configuration used in ConfigMap %q in the %q Namespace", configMapName, "kube-system")
-				return uploadConfig(ctx, c, r.cluster)
-			})},
-			{name: "kubelet", about: "Upload the kubelet component config to a ConfigMap", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
-				r.say("[kubelet] Creating a ConfigMap %q in namespace %s with the configuration for the kubelets in the cluster", kubeletMapName, "kube-system")
-				cfg, err := kubeletConfig(r.machine(), r.manifests(), r.others["KubeletConfiguration"])
-				if err != nil {
-					return err
-				}
-				return uploadKubelet(ctx, c, cfg)
-			})},
-		}},
+		{name: "upload-config", about: "Upload the kubeadm and kubelet configuration to a ConfigMap", parts: configPhases()},
 		{name: "upload-certs", about: "Upload certificates to kubeadm-certs", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) (err error) {
 			if !r.uploadCerts {
 				r.say("[upload-certs] Skipping phase. Please see --upload-certs")
@@ -160,8 +149,10 @@ func initPhases() []phase[*initRun] {
 			return mark(ctx, c, r.cfg.NodeRegistration, r.cfg.Timeouts.KubernetesAPICall.Duration, r.say)
 		})},
 		{name: "bootstrap-token", about: "Generates bootstrap tokens used to join a node to a cluster", run: withClient(bootstrapTokens)},
-		{name: "kubelet-finalize", about: "Updates settings relevant to the kubelet after TLS bootstrap", run: func(_ context.Context, r *initRun) error {
-			return rotating(r.file("kubelet.conf"), r.kubelet, r.say)
+		{name: "kubelet-finalize", about: "Updates settings relevant to the kubelet after TLS bootstrap", parts: []phase[*initRun]{
+			{name: "enable-client-cert-rotation", about: "Enable kubelet client certificate rotation", run: func(_ context.Context, r *initRun) error {
+				return rotating(r.file("kubelet.conf"), r.kubelet, r.say)
+			}},
 		}},
 		{name: "addon", about: "Install required addons for passing conformance tests", parts: []phase[*initRun]{
 			{name: "coredns", about: "Install the CoreDNS addon to a Kubernetes cluster", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
@@ -172,6 +163,24 @@ func initPhases() []phase[*initRun] {
 			})},
 		}},
 		{name: "show-join-command", about: "Show the join command for control-plane and worker node", run: showJoin},
+	}
+}
+
+// configPhases keep the configuration in the cluster.
+func configPhases() []phase[*initRun] {
+	return []phase[*initRun]{
+		{name: "kubeadm", about: "Upload the kubeadm ClusterConfiguration to a ConfigMap", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
+			r.say("[upload-config] Storing the configuration used in ConfigMap %q in the %q Namespace", configMapName, "kube-system")
+			return uploadConfig(ctx, c, r.cluster)
+		})},
+		{name: "kubelet", about: "Upload the kubelet component config to a ConfigMap", run: withClient(func(ctx context.Context, r *initRun, c client.Interface) error {
+			r.say("[kubelet] Creating a ConfigMap %q in namespace %s with the configuration for the kubelets in the cluster", kubeletMapName, "kube-system")
+			cfg, err := kubeletConfig(r.machine(), r.manifests(), r.others["KubeletConfiguration"])
+			if err != nil {
+				return err
+			}
+			return uploadKubelet(ctx, c, cfg)
+		})},
 	}
 }
 
@@ -258,7 +267,7 @@ func initPreflight(ctx context.Context, r *initRun) error {
 	r.say("[preflight] Pulling images required for setting up a Kubernetes cluster")
 	r.say("[preflight] This might take a minute or two, depending on the speed of your internet connection")
 	r.say("[preflight] You can also perform this action beforehand using 'kubeadm config images pull'")
-	if err := bringImages(ctx, r.cluster, r.cfg.NodeRegistration, r.say); err != nil {
+	if err := bringImages(ctx, r.cluster, r.cfg.NodeRegistration, requiredImages(r.cluster), r.say); err != nil {
 		return err
 	}
 	return r.begin(initName)

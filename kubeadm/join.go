@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,8 @@ type joinRun struct {
 	resumed bool // an earlier try of this join ended half-way
 }
 
+func (r *joinRun) dry() bool { return r.cfg.DryRun }
+
 func (r *joinRun) local() config.APIEndpoint {
 	if r.cfg.ControlPlane == nil {
 		return config.APIEndpoint{BindPort: config.DefaultBindPort}
@@ -50,6 +53,9 @@ func (r *joinRun) learn(ctx context.Context) error {
 	}
 	var err error
 	if r.found, err = discover(ctx, r.cfg.Discovery, r.cfg.Timeouts.Discovery.Duration, r.say); err != nil {
+		return err
+	}
+	if err := preflight(ctx, r.printer, []check{skewed(r.found)}, append(r.ignore, r.cfg.NodeRegistration.IgnorePreflightErrors...)); err != nil {
 		return err
 	}
 	conf := r.found.bootstrapConf(r.cfg.Discovery.TLSBootstrapToken)
@@ -77,6 +83,9 @@ func controlPlane(name, about string, run func(ctx context.Context, r *joinRun) 
 	return phase[*joinRun]{name: name, about: about, run: func(ctx context.Context, r *joinRun) error {
 		if r.cfg.ControlPlane == nil {
 			return nil
+		}
+		if err := r.learn(ctx); err != nil { // a phase that runs alone
+			return err
 		}
 		return run(ctx, r)
 	}}
@@ -193,6 +202,14 @@ func joinPreflight(ctx context.Context, r *joinRun) error {
 	if err := r.preflight(ctx, joinChecks(r.cfg.NodeRegistration, r.paths, r.cfg.CACertPath, r.cfg.ControlPlane != nil), ignore); err != nil {
 		return err
 	}
+	if err := r.welcome(ctx, ignore); err != nil {
+		return err
+	}
+	return r.begin(joinName)
+}
+
+// welcome finds the cluster, and asks whether it takes this machine.
+func (r *joinRun) welcome(ctx context.Context, ignore []string) error {
 	if err := r.learn(ctx); err != nil {
 		return err
 	}
@@ -204,10 +221,7 @@ func joinPreflight(ctx context.Context, r *joinRun) error {
 			return err
 		}
 	}
-	if err := r.nameFree(ctx); err != nil {
-		return err
-	}
-	return r.begin(joinName)
+	return r.nameFree(ctx)
 }
 
 // joinName is how an unfinished join marks a machine.
@@ -240,7 +254,7 @@ func (r *joinRun) canServe(ctx context.Context, ignore []string) error {
 		return err
 	}
 	r.say("[preflight] Pulling images required for setting up a Kubernetes cluster")
-	return bringImages(ctx, r.cluster, r.cfg.NodeRegistration, r.say)
+	return bringImages(ctx, r.cluster, r.cfg.NodeRegistration, requiredImages(r.cluster), r.say)
 }
 
 // arriving says that the files of an external etcd come with the certificates.
@@ -273,6 +287,9 @@ func joinKubelet(ctx context.Context, r *joinRun) error {
 	}
 	if err := os.MkdirAll(r.conf, 0o755); err != nil {
 		return err
+	}
+	if r.cfg.ControlPlane == nil { // a control plane's preflight has brought all of them
+		nodeHas(ctx, r.cluster, r.cfg.NodeRegistration.CRISocket, r.say)
 	}
 	conf := r.found.bootstrapConf(r.cfg.Discovery.TLSBootstrapToken)
 	if r.cfg.ControlPlane != nil {
@@ -322,7 +339,10 @@ func joinedKubelet(ctx context.Context, r *joinRun) error {
 	}); err != nil {
 		return fmt.Errorf("the kubelet has not got its certificate: %w; `kubectl get csr` shows whether its request was approved, journalctl -xeu kubelet what it says", err)
 	}
-	return os.Remove(r.bootstrap())
+	if err := os.Remove(r.bootstrap()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // prepareJoin completes a join's configuration.

@@ -72,19 +72,30 @@ func describe[R any](list []phase[R]) string {
 	return b.String()
 }
 
+// runner is what the steps of a command share, as far as phaseCommand minds.
+type runner interface {
+	// dry says that nothing is to be changed.
+	dry() bool
+	say(format string, args ...any)
+}
+
 // phaseCommand is "init phase": every phase as a command of its own. prepare
 // adds the flags and returns what makes the shared state when the phase runs.
-func phaseCommand[R any](list []phase[R], prepare func(*cobra.Command) func() (R, error)) *cobra.Command {
+func phaseCommand[R runner](list []phase[R], takes cobra.PositionalArgs, prepare func(*cobra.Command) func(args []string) (R, error)) *cobra.Command {
 	root := &cobra.Command{Use: "phase", Short: "Use this command to invoke a single phase of the workflow"}
 	var add func(parent *cobra.Command, list []phase[R], under string)
 	add = func(parent *cobra.Command, list []phase[R], under string) {
 		for _, p := range list {
-			c := &cobra.Command{Use: p.name, Short: p.about, Args: cobra.NoArgs}
+			c := &cobra.Command{Use: p.name, Short: p.about, Args: takes}
 			shared := prepare(c)
-			c.RunE = func(c *cobra.Command, _ []string) error {
-				r, err := shared()
+			c.RunE = func(c *cobra.Command, args []string) error {
+				r, err := shared(args)
 				if err != nil {
 					return err
+				}
+				if r.dry() {
+					would(r, []phase[R]{p}, under, nil)
+					return nil
 				}
 				return runPhases(c.Context(), []phase[R]{p}, r, nil, under)
 			}
@@ -101,6 +112,17 @@ func phaseCommand[R any](list []phase[R], prepare func(*cobra.Command) func() (R
 	}
 	add(root, list, "")
 	return root
+}
+
+// would says what a command would do.
+func would[R runner](r R, list []phase[R], under string, skip []string) {
+	for _, name := range names(list, under) {
+		left := ""
+		if slices.ContainsFunc(skip, func(s string) bool { return name == s || strings.HasPrefix(name, s+"/") }) {
+			left = " (skipped)"
+		}
+		r.say("[dryrun] Would run phase %s%s", name, left)
+	}
 }
 
 // printer says things in kubeadm's way, a line each.

@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/version"
 
+	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kubeadm/config"
+	kubecri "github.com/sampan-dev/sampan/kubelet/cri"
 )
 
 // check is one thing to look at before anything is changed. Its errors stop the
@@ -31,6 +33,9 @@ type check struct {
 func preflight(ctx context.Context, p printer, checks []check, ignore []string) error {
 	ignored := func(name string) bool {
 		return slices.ContainsFunc(ignore, func(i string) bool { return strings.EqualFold(i, name) || strings.EqualFold(i, "all") })
+	}
+	if ignored("all") && slices.ContainsFunc(ignore, func(i string) bool { return !strings.EqualFold(i, "all") }) {
+		return fmt.Errorf("ignore-preflight-errors: Invalid value: %q: don't specify individual checks if 'all' is used, use only 'all'", strings.Join(ignore, ","))
 	}
 	var fatal []string
 	for _, c := range checks {
@@ -54,57 +59,110 @@ func preflight(ctx context.Context, p printer, checks []check, ignore []string) 
 
 func one(text string) []string { return []string{text} }
 
-func privileged() check {
+func privileged() check { return thisMachine().privileged() }
+
+// ground is the machine that checks look at.
+type ground struct {
+	root   string // of its files
+	uid    int
+	cpus   int
+	find   func(program string) (string, error)
+	lookup func(ctx context.Context, host string) error
+	// synced says whether the clock follows others'.
+	synced func() bool
+	// driver is who makes the runtime's control groups: "systemd", "cgroupfs", or ""
+	// when it does not say.
+	driver func(ctx context.Context, socket string) string
+}
+
+func thisMachine() ground {
+	return ground{
+		root: "/", uid: os.Geteuid(), cpus: goruntime.NumCPU(), find: exec.LookPath, synced: clockSynced, driver: runtimeDriver,
+		lookup: func(ctx context.Context, host string) error {
+			_, err := net.DefaultResolver.LookupHost(ctx, host)
+			return err
+		},
+	}
+}
+
+func (g ground) privileged() check {
 	return check{"IsPrivilegedUser", func(context.Context) (w, e []string) {
-		if os.Geteuid() != 0 {
+		if g.uid != 0 {
 			return nil, one("user is not running as root: run it with sudo")
 		}
 		return nil, nil
 	}}
 }
 
-// hostChecks look at the machine.
-func hostChecks(node config.NodeRegistration) []check {
+// clockSynced asks the kernel.
+func clockSynced() bool {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	return err != nil || state != 5 // TIME_ERROR
+}
+
+// runtimeDriver asks the container runtime.
+func runtimeDriver(ctx context.Context, socket string) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	r, _, err := kubecri.Connect(ctx, socket)
+	if err != nil {
+		return ""
+	}
+	c, err := r.RuntimeConfig(ctx)
+	if err != nil || c.GetLinux() == nil {
+		return ""
+	}
+	return strings.ToLower(c.Linux.CgroupDriver.String())
+}
+
+// file reads one of the machine's files.
+func (g ground) file(path string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(g.root, path))
+	return strings.TrimSpace(string(text)), err
+}
+
+// checks look at the machine, which is to be a node.
+func (g ground) checks(node config.NodeRegistration) []check {
 	return []check{
-		privileged(),
+		g.privileged(),
 		{"NumCPU", func(context.Context) (w, e []string) {
-			if n := goruntime.NumCPU(); n < 2 {
-				return one(fmt.Sprintf("the number of available CPUs %d is less than the recommended 2", n)), nil
+			if g.cpus < 2 {
+				return one(fmt.Sprintf("the number of available CPUs %d is less than the recommended 2", g.cpus)), nil
 			}
 			return nil, nil
 		}},
 		{"Swap", func(context.Context) (w, e []string) {
-			text, err := os.ReadFile("/proc/swaps")
-			if err == nil && strings.Count(string(text), "\n") > 1 {
+			text, err := g.file("/proc/swaps")
+			if err == nil && strings.Contains(text, "\n") {
 				return one("swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap, or swap turned off: swapoff -a"), nil
 			}
 			return nil, nil
 		}},
 		{"FileContent--proc-sys-net-ipv4-ip_forward", func(context.Context) (w, e []string) {
-			text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-			if err != nil || strings.TrimSpace(string(text)) != "1" {
+			if text, err := g.file("/proc/sys/net/ipv4/ip_forward"); err != nil || text != "1" {
 				return nil, one("/proc/sys/net/ipv4/ip_forward contents are not set to 1: pods could not reach other machines; run: sysctl -w net.ipv4.ip_forward=1")
 			}
 			return nil, nil
 		}},
 		{"FileContent--proc-sys-net-bridge-bridge-nf-call-iptables", func(context.Context) (w, e []string) {
-			text, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+			text, err := g.file("/proc/sys/net/bridge/bridge-nf-call-iptables")
 			switch {
 			case err != nil:
 				return one("/proc/sys/net/bridge/bridge-nf-call-iptables does not exist: a network add-on that filters bridged packets with iptables needs the kernel module: modprobe br_netfilter"), nil
-			case strings.TrimSpace(string(text)) != "1":
+			case text != "1":
 				return one("/proc/sys/net/bridge/bridge-nf-call-iptables is not 1: sysctl -w net.bridge.bridge-nf-call-iptables=1"), nil
 			}
 			return nil, nil
 		}},
-		{"Hostname", func(context.Context) (w, e []string) {
-			if _, err := net.DefaultResolver.LookupHost(context.Background(), node.Name); err != nil {
+		{"Hostname", func(ctx context.Context) (w, e []string) {
+			if err := g.lookup(ctx, node.Name); err != nil {
 				return one(fmt.Sprintf("hostname %q could not be reached: %v; add it to /etc/hosts", node.Name, err)), nil
 			}
 			return nil, nil
 		}},
 		{"FileExisting-runc", func(context.Context) (w, e []string) {
-			if _, err := exec.LookPath("runc"); err != nil {
+			if _, err := g.find("runc"); err != nil {
 				return one("runc not found in system path: the runtime built in needs it (Debian: apt-get install runc)"), nil
 			}
 			return nil, nil
@@ -120,14 +178,56 @@ func hostChecks(node config.NodeRegistration) []check {
 			conn.Close()
 			return nil, nil
 		}},
+		{"CgroupDriver", func(ctx context.Context) (w, e []string) { return nil, g.drivers(ctx, node) }},
 		{"ClockSkew", func(context.Context) (w, e []string) {
-			var t unix.Timex
-			if state, err := unix.Adjtimex(&t); err == nil && state == 5 { // TIME_ERROR: not synchronised
-				return one("this machine's clock is not synchronised: certificates of one machine may not be valid yet on another; start an NTP client"), nil
+			if !g.synced() {
+				return one("this machine's clock is not synchronised: certificates of one machine may not be valid yet on another; start an NTP client: systemctl enable --now systemd-timesyncd"), nil
 			}
 			return nil, nil
 		}},
 	}
+}
+
+// drivers says what keeps the kubelet and the runtime from agreeing on who makes
+// the pods' control groups: the kubelet would refuse to start.
+func (g ground) drivers(ctx context.Context, node config.NodeRegistration) []string {
+	var asked string
+	for _, a := range node.KubeletExtraArgs {
+		switch {
+		case a.Name == "cgroups-per-qos" && a.Value == "false": // pods have none
+			return nil
+		case a.Name == "cgroup-driver":
+			asked = a.Value
+		}
+	}
+	switch has := g.driver(ctx, node.CRISocket); {
+	case has == "systemd":
+		return one("the container runtime has systemd make its containers' control groups, and the kubelet makes those of pods itself, as cgroupfs does: " +
+			"set SystemdCgroup = false in containerd's configuration (/etc/containerd/config.toml) and restart it")
+	case has == "cgroupfs" && asked == "systemd":
+		return one(`kubelet cgroup driver: "systemd" is different from the container runtime's: "cgroupfs"; leave cgroup-driver out of kubeletExtraArgs`)
+	}
+	return nil
+}
+
+// forgiven is how far clocks may differ: certificates begin that much before they
+// are made.
+const forgiven = 5 * time.Minute
+
+// skewed compares this machine's clock with that of the API server it asked.
+func skewed(f *found) check {
+	return check{"ClockSkew", func(context.Context) (w, e []string) {
+		if f.skew.Abs() <= forgiven {
+			return nil, nil
+		}
+		how := "ahead of"
+		if f.skew < 0 {
+			how = "behind"
+		}
+		return nil, one(fmt.Sprintf("this machine's clock is %s %s that of the API server %s: certificates made on one are not valid on the other; "+
+			"start an NTP client on both (systemctl enable --now systemd-timesyncd), or set this clock: date -u -s @%d",
+			f.skew.Abs().Round(time.Second), how, f.server, clock.Now().Add(-f.skew).Unix()))
+	}}
 }
 
 // portFree checks that nothing listens on a port yet.
@@ -164,7 +264,7 @@ func dirEmpty(path string) check {
 
 // initChecks are those of a first control plane.
 func initChecks(m machine, manifests string) []check {
-	return append(hostChecks(m.node), controlPlaneChecks(m, manifests, true)...)
+	return append(append(thisMachine().checks(m.node), portFree(kubeletPort)), controlPlaneChecks(m, manifests, true)...)
 }
 
 // controlPlaneChecks look whether a control plane can be put here. The files for
@@ -191,7 +291,7 @@ func controlPlaneChecks(m machine, manifests string, asked bool) []check {
 
 // joinChecks are those of a machine that joins.
 func joinChecks(node config.NodeRegistration, p paths, caFile string, serves bool) []check {
-	checks := append(hostChecks(node), fileFree(p.file("kubelet.conf")), fileFree(p.bootstrap()))
+	checks := append(thisMachine().checks(node), fileFree(p.file("kubelet.conf")), fileFree(p.bootstrap()))
 	if serves { // its authority may have been copied here
 		return checks
 	}

@@ -29,11 +29,15 @@ type resetRun struct {
 	cfg    *config.Reset
 	ignore []string
 	node   string
+	// kubeconfig leads to the cluster.
+	kubeconfig string
 	// etcdDir is this machine's member's data; empty without a member.
 	etcdDir string
 	// leaves says that others remain, who go on without this machine.
 	leaves bool
 }
+
+func (r *resetRun) dry() bool { return r.cfg.DryRun }
 
 // resetPhases are reset's, in order. Each does what it can: a machine that is
 // half broken is what reset is for.
@@ -64,7 +68,7 @@ func removeMember(ctx context.Context, r *resetRun) error {
 	r.etcdDir = dir
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	c, err := client.FromKubeconfig(r.file("admin.conf"), "")
+	c, err := client.FromKubeconfig(r.kubeconfig, "")
 	if err != nil {
 		r.say("[reset] WARNING: no connection to the cluster: %v", err)
 		return nil
@@ -169,7 +173,7 @@ func (p paths) tmp() string { return p.file("tmp") }
 func (r *resetRun) leaveNode(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	c, err := client.FromKubeconfig(r.file("admin.conf"), "")
+	c, err := client.FromKubeconfig(r.kubeconfig, "")
 	if err == nil {
 		err = patiently(ctx, 15*time.Second, func(ctx context.Context) error {
 			if err := client.Of[corev1.Node](c, "").Delete(ctx, r.node, nil); !apierrors.IsNotFound(err) {

@@ -2,7 +2,6 @@ package kubeadm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,18 +10,15 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/kubeadm/config"
 )
 
 // Main is the kubeadm program; it returns the exit code.
 func Main(ctx context.Context, args []string) int {
-	root := &cobra.Command{
-		Use: "kubeadm", Short: "kubeadm: easily bootstrap a secure Kubernetes cluster", SilenceUsage: true, SilenceErrors: true,
-		Long: "kubeadm makes clusters of many machines.\n\nOn the first: kubeadm init. On every other, as root: the `kubeadm join` line that it prints.",
-	}
-	root.AddCommand(Commands()...)
-	root.AddCommand(versionCommand())
+	root := program()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -31,22 +27,62 @@ func Main(ctx context.Context, args []string) int {
 	return 0
 }
 
+// program is kubeadm, all of it.
+func program() *cobra.Command {
+	root := &cobra.Command{
+		Use: "kubeadm", Short: "kubeadm: easily bootstrap a secure Kubernetes cluster", SilenceUsage: true, SilenceErrors: true,
+		Long: "kubeadm makes clusters of many machines.\n\nOn the first: kubeadm init. On every other, as root: the `kubeadm join` line that it prints.",
+	}
+	root.AddCommand(Commands()...)
+	version := versionCommand()
+	everywhere(version)
+	root.AddCommand(version)
+	return root
+}
+
 // Commands are kubeadm's, for whoever offers them under another name.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{initCommand(), joinCommandOf(), resetCommand(), tokenCommand(), certsCommand(), configCommand(), upgradeCommand(), kubeconfigCommand(), alphaCommand()}
+	all := []*cobra.Command{initCommand(), joinCommandOf(), resetCommand(), tokenCommand(), certsCommand(), configCommand(), upgradeCommand(), kubeconfigCommand(), alphaCommand()}
+	for _, c := range all {
+		everywhere(c)
+	}
+	return all
+}
+
+// everywhere adds the flags that every command has.
+func everywhere(c *cobra.Command) {
+	var root string
+	var loud int
+	f := c.PersistentFlags()
+	f.StringVar(&root, "rootfs", "", "The path to the 'real' host root filesystem. This will cause kubeadm to chroot into the provided path.")
+	f.IntVarP(&loud, "v", "v", 0, "Number for the log level verbosity; what is done is said whatever it is.")
+	c.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if root == "" {
+			return nil
+		}
+		if err := unix.Chroot(root); err != nil {
+			return fmt.Errorf("failed to chroot to %s: %w", root, err)
+		}
+		return os.Chdir("/")
+	}
 }
 
 func versionCommand() *cobra.Command {
-	var output string
-	c := &cobra.Command{Use: "version", Short: "Print the version of kubeadm", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		if output == "short" {
+	var p output
+	c := &cobra.Command{Use: "version", Short: "Print the version of kubeadm", Args: cobra.NoArgs}
+	p.flags(c, "short", "yaml", "json")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		v := api.Version()
+		switch p.format {
+		case "short":
 			fmt.Fprintln(c.OutOrStdout(), Version())
 			return nil
+		case "":
+			fmt.Fprintf(c.OutOrStdout(), "kubeadm version: &%#v\n", v)
+			return nil
 		}
-		fmt.Fprintf(c.OutOrStdout(), "kubeadm version: %s\n", Version())
-		return nil
-	}}
-	c.Flags().StringVarP(&output, "output", "o", "", "Output format; available options are 'short'")
+		return p.write(c.OutOrStdout(), map[string]any{"clientVersion": v})
+	}
 	return c
 }
 
@@ -156,13 +192,11 @@ func (o *common) read() (*config.File, error) {
 }
 
 func initCommand() *cobra.Command {
-	var run func() (*initRun, error)
 	c := &cobra.Command{Use: "init", Short: "Run this command in order to set up the Kubernetes control plane", Args: cobra.NoArgs,
 		Long: "Run this command in order to set up the Kubernetes control plane\n\n" + describe(initPhases())}
 	o := initFlags(c)
-	run = func() (*initRun, error) { return o.build(c.OutOrStdout()) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		r, err := run()
+		r, err := o.build(c.OutOrStdout())
 		if err != nil {
 			return err
 		}
@@ -171,7 +205,7 @@ func initCommand() *cobra.Command {
 			return err
 		}
 		r.say("[init] Using Kubernetes version: %s", r.cluster.KubernetesVersion)
-		if o.dryRun || r.cfg.DryRun {
+		if r.dry() {
 			return r.show(skip)
 		}
 		r.patches.tell(r.say)
@@ -180,11 +214,16 @@ func initCommand() *cobra.Command {
 		}
 		return r.finish()
 	}
-	c.AddCommand(phaseCommand(initPhases(), func(c *cobra.Command) func() (*initRun, error) {
-		o := initFlags(c)
-		return func() (*initRun, error) { return o.build(c.OutOrStdout()) }
-	}))
+	c.AddCommand(initPhaseCommand())
 	return c
+}
+
+// initPhaseCommand is init phase.
+func initPhaseCommand() *cobra.Command {
+	return phaseCommand(initPhases(), cobra.NoArgs, func(c *cobra.Command) func([]string) (*initRun, error) {
+		o := initFlags(c)
+		return func([]string) (*initRun, error) { return o.build(c.OutOrStdout()) }
+	})
 }
 
 type initOptions struct {
@@ -234,6 +273,7 @@ func (o *initOptions) build(out io.Writer) (*initRun, error) {
 	o.overEndpoint(&f.Init.LocalAPIEndpoint)
 	o.overPatches(&f.Init.Patches)
 	lay(&f.Init.CertificateKey, o.certsKey)
+	f.Init.DryRun = f.Init.DryRun || o.dryRun
 	c := f.Cluster
 	lay(&c.ControlPlaneEndpoint, o.endpoint)
 	lay(&c.Networking.PodSubnet, o.pods)
@@ -267,93 +307,8 @@ func (r *initRun) show(skip []string) error {
 		return err
 	}
 	r.say("[dryrun] The configuration, completed:\n%s", text)
-	for _, name := range names(initPhases(), "") {
-		left := ""
-		for _, s := range skip {
-			if name == s || strings.HasPrefix(name, s+"/") {
-				left = " (skipped)"
-			}
-		}
-		r.say("[dryrun] Would run phase %s%s", name, left)
-	}
+	would(r, initPhases(), "", skip)
 	return nil
-}
-
-func joinCommandOf() *cobra.Command {
-	o := &common{}
-	d := config.Discovery{BootstrapToken: &config.BootstrapTokenDiscovery{}, File: &config.FileDiscovery{}}
-	var token string
-	var controlPlane bool
-	c := &cobra.Command{Use: "join [api-server-endpoint]", Short: "Run this on any machine you wish to join an existing cluster", Args: cobra.MaximumNArgs(1),
-		Long: "Run this on any machine you wish to join an existing cluster\n\n" + describe(joinPhases())}
-	o.flags(c)
-	f := c.Flags()
-	f.StringVar(&token, "token", "", "Use this token for both discovery-token and tls-bootstrap-token when those values are not provided.")
-	f.StringVar(&d.BootstrapToken.Token, "discovery-token", "", "For token-based discovery, the token used to validate cluster information fetched from the API server.")
-	f.StringSliceVar(&d.BootstrapToken.CACertHashes, "discovery-token-ca-cert-hash", nil, "For token-based discovery, validate that the root CA public key matches this hash (format: \"<type>:<value>\").")
-	f.BoolVar(&d.BootstrapToken.UnsafeSkipCAVerification, "discovery-token-unsafe-skip-ca-verification", false, "For token-based discovery, allow joining without --discovery-token-ca-cert-hash pinning.")
-	f.StringVar(&d.File.KubeConfigPath, "discovery-file", "", "For file-based discovery, a file from which to load cluster information.")
-	f.StringVar(&d.TLSBootstrapToken, "tls-bootstrap-token", "", "Specify the token used to temporarily authenticate with the Kubernetes Control Plane while joining the node.")
-	f.BoolVar(&controlPlane, "control-plane", false, "Create a new control plane instance on this node")
-	f.BoolVar(&controlPlane, "experimental-control-plane", false, "")
-	_ = f.MarkHidden("experimental-control-plane")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		file, err := o.read()
-		if err != nil {
-			return err
-		}
-		cfg := file.Join
-		if cfg == nil {
-			cfg = &config.Join{Discovery: d}
-			if d.File.KubeConfigPath != "" {
-				cfg.Discovery.BootstrapToken = nil
-			} else {
-				cfg.Discovery.File = nil
-				lay(&cfg.Discovery.BootstrapToken.Token, orElse(d.BootstrapToken.Token, token))
-				if len(args) == 1 {
-					cfg.Discovery.BootstrapToken.APIServerEndpoint = args[0]
-				}
-			}
-			lay(&cfg.Discovery.TLSBootstrapToken, orElse(d.TLSBootstrapToken, token))
-		}
-		if controlPlane && cfg.ControlPlane == nil {
-			cfg.ControlPlane = &config.JoinControlPlane{}
-		}
-		if cfg.ControlPlane != nil {
-			lay(&cfg.ControlPlane.CertificateKey, o.certsKey)
-			o.overEndpoint(&cfg.ControlPlane.LocalAPIEndpoint)
-		}
-		o.overNode(&cfg.NodeRegistration)
-		o.overPatches(&cfg.Patches)
-		r, err := prepareJoin(cfg, thisHost(), c.OutOrStdout())
-		if err != nil {
-			return err
-		}
-		for _, w := range file.Warnings {
-			r.say("W: %s", w)
-		}
-		r.ignore = o.ignore
-		skip := append(o.skip, cfg.SkipPhases...)
-		if err := checkSkips(joinPhases(), skip); err != nil {
-			return err
-		}
-		if o.dryRun || cfg.DryRun {
-			for _, name := range names(joinPhases(), "") {
-				r.say("[dryrun] Would run phase %s", name)
-			}
-			return nil
-		}
-		r.patches.tell(r.say)
-		if err := runPhases(c.Context(), joinPhases(), r, skip, ""); err != nil {
-			return err
-		}
-		if err := r.finish(); err != nil {
-			return err
-		}
-		r.done()
-		return nil
-	}
-	return c
 }
 
 func orElse(a, b string) string {
@@ -361,77 +316,6 @@ func orElse(a, b string) string {
 		return a
 	}
 	return b
-}
-
-func resetCommand() *cobra.Command {
-	cfg := config.Reset{}
-	var skip, ignore []string
-	var file string
-	c := &cobra.Command{Use: "reset", Short: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'", Args: cobra.NoArgs,
-		Long: "Performs a best effort revert of changes made to this host by 'kubeadm init' or 'kubeadm join'\n\n" + describe(resetPhases())}
-	f := c.Flags()
-	f.BoolVarP(&cfg.Force, "force", "f", false, "Reset the node without prompting for confirmation.")
-	f.StringVar(&file, "config", "", "Path to a kubeadm configuration file.")
-	f.StringVar(&cfg.CertificatesDir, "cert-dir", "", "The path to the directory where the certificates are stored. (default \"/etc/kubernetes/pki\")")
-	f.StringVar(&cfg.CRISocket, "cri-socket", "", "Path to the CRI socket to connect.")
-	f.BoolVar(&cfg.CleanupTmpDir, "cleanup-tmp-dir", false, "Cleanup the \"/etc/kubernetes/tmp\" directory")
-	f.BoolVar(&cfg.DryRun, "dry-run", false, "Don't apply any changes; just output what would be done.")
-	f.StringSliceVar(&ignore, "ignore-preflight-errors", nil, "A list of checks whose errors will be shown as warnings.")
-	f.StringSliceVar(&skip, "skip-phases", nil, "List of phases to be skipped")
-	build := func(c *cobra.Command) (*resetRun, error) {
-		all := cfg
-		p := printer{c.OutOrStdout()}
-		if file != "" {
-			read, err := config.Load(file)
-			if err != nil {
-				return nil, err
-			}
-			if read.Reset == nil {
-				return nil, fmt.Errorf("config %s: no ResetConfiguration in it", file)
-			}
-			for _, w := range read.Warnings {
-				p.say("W: %s", w)
-			}
-			all = *read.Reset
-			lay(&all.CertificatesDir, cfg.CertificatesDir)
-			lay(&all.CRISocket, cfg.CRISocket)
-			all.Force, all.DryRun, all.CleanupTmpDir = all.Force || cfg.Force, all.DryRun || cfg.DryRun, all.CleanupTmpDir || cfg.CleanupTmpDir
-		}
-		host := thisHost()
-		all.Default(host)
-		if err := all.Check(); err != nil {
-			return nil, err
-		}
-		return &resetRun{printer: p, paths: usual, cfg: &all, ignore: ignore, node: usual.nodeName(host.Name)}, nil
-	}
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		r, err := build(c)
-		if err != nil {
-			return err
-		}
-		all := append(skip, r.cfg.SkipPhases...)
-		if err := checkSkips(resetPhases(), all); err != nil {
-			return err
-		}
-		if r.cfg.DryRun {
-			for _, name := range names(resetPhases(), "") {
-				r.say("[dryrun] Would run phase %s", name)
-			}
-			return nil
-		}
-		if !r.cfg.Force {
-			fmt.Fprint(r.out, "[reset] WARNING: Changes made to this host by 'kubeadm init' or 'kubeadm join' will be reverted.\n[reset] Are you sure you want to proceed? [y/N]: ")
-			if !confirmed(c) {
-				return errors.New("aborted reset operation")
-			}
-		}
-		return runPhases(c.Context(), resetPhases(), r, all, "")
-	}
-	c.AddCommand(phaseCommand(resetPhases(), func(p *cobra.Command) func() (*resetRun, error) {
-		p.Flags().AddFlagSet(c.Flags())
-		return func() (*resetRun, error) { return build(p) }
-	}))
-	return c
 }
 
 // confirmed reads the answer to "[y/N]".

@@ -20,10 +20,12 @@ import (
 
 func tokenCommand() *cobra.Command {
 	var kubeconfig string
+	var dry bool
 	root := &cobra.Command{Use: "token", Short: "Manage bootstrap tokens"}
 	root.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", "/etc/kubernetes/admin.conf", "The kubeconfig file to use when talking to the cluster.")
+	root.PersistentFlags().BoolVar(&dry, "dry-run", false, "Whether to enable dry-run mode or not")
 	connect := func() (client.Interface, error) { return client.FromKubeconfig(kubeconfig, "") }
-	root.AddCommand(tokenCreate(connect), tokenList(connect), tokenDelete(connect),
+	root.AddCommand(tokenCreate(connect, &dry), tokenList(connect), tokenDelete(connect, &dry),
 		&cobra.Command{Use: "generate", Short: "Generate and print a bootstrap token, but do not create it on the server", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 			t, err := newToken()
 			if err == nil {
@@ -34,8 +36,9 @@ func tokenCommand() *cobra.Command {
 	return root
 }
 
-func tokenCreate(connect func() (client.Interface, error)) *cobra.Command {
+func tokenCreate(connect func() (client.Interface, error), dry *bool) *cobra.Command {
 	t := config.BootstrapToken{}
+	var file string
 	var ttl durationFlag
 	var printJoin bool
 	var key string
@@ -47,12 +50,18 @@ func tokenCreate(connect func() (client.Interface, error)) *cobra.Command {
 	f.StringVar(&t.Description, "description", "", "A human friendly description of how this token is used.")
 	f.BoolVar(&printJoin, "print-join-command", false, "Instead of printing only the token, print the full 'kubeadm join' flag needed to join the cluster using the token.")
 	f.StringVar(&key, "certificate-key", "", "When used together with '--print-join-command', print the full 'kubeadm join' flag needed to join the cluster as a control-plane.")
+	f.StringVar(&file, "config", "", "Path to a kubeadm configuration file, whose first token's settings are used where no flag says otherwise.")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		var err error
+		err := overToken(&t, file)
+		if err != nil {
+			return err
+		}
 		if len(args) == 1 {
 			t.Token = args[0]
-		} else if t.Token, err = newToken(); err != nil {
-			return err
+		} else if t.Token == "" {
+			if t.Token, err = newToken(); err != nil {
+				return err
+			}
 		}
 		if ttl.set {
 			t.TTL = ttl.value()
@@ -67,7 +76,9 @@ func tokenCreate(connect func() (client.Interface, error)) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := createTokens(c.Context(), conn, []config.BootstrapToken{t}, false); err != nil {
+		if *dry {
+			fmt.Fprintf(c.ErrOrStderr(), "[dryrun] Would create the token's Secret %s\n", tokenSecret(t).Name)
+		} else if err := createTokens(c.Context(), conn, []config.BootstrapToken{t}, false); err != nil {
 			return err
 		}
 		if !printJoin {
@@ -85,6 +96,30 @@ func tokenCreate(connect func() (client.Interface, error)) *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// overToken lays t over the first token of a file.
+func overToken(t *config.BootstrapToken, path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if f.Init == nil || len(f.Init.BootstrapTokens) == 0 {
+		return nil
+	}
+	base := f.Init.BootstrapTokens[0]
+	lay(&base.Description, t.Description)
+	if len(t.Usages) > 0 {
+		base.Usages = t.Usages
+	}
+	if len(t.Groups) > 0 {
+		base.Groups = t.Groups
+	}
+	*t = base
+	return nil
 }
 
 // joinLine is the join command of a cluster as cluster-info describes it.
@@ -109,7 +144,8 @@ func joinLine(info *corev1.ConfigMap, token, key string) (string, error) {
 }
 
 func tokenList(connect func() (client.Interface, error)) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List bootstrap tokens on the server", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+	var o output
+	list := &cobra.Command{Use: "list", Short: "List bootstrap tokens on the server", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		conn, err := connect()
 		if err != nil {
 			return err
@@ -117,6 +153,17 @@ func tokenList(connect func() (client.Interface, error)) *cobra.Command {
 		tokens, bad := listTokens(c.Context(), conn)
 		if tokens == nil && bad != nil {
 			return bad
+		}
+		if o.format != "" {
+			for _, t := range tokens {
+				if err := o.write(c.OutOrStdout(), struct {
+					metav1.TypeMeta       `json:",inline"`
+					config.BootstrapToken `json:",inline"`
+				}{metav1.TypeMeta{APIVersion: outputVersion, Kind: "BootstrapToken"}, t}); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 		w := tabwriter.NewWriter(c.OutOrStdout(), 10, 4, 3, ' ', 0)
 		fmt.Fprintln(w, "TOKEN\tTTL\tEXPIRES\tUSAGES\tDESCRIPTION\tEXTRA GROUPS")
@@ -141,9 +188,11 @@ func tokenList(connect func() (client.Interface, error)) *cobra.Command {
 		}
 		return nil
 	}}
+	o.templates(list)
+	return list
 }
 
-func tokenDelete(connect func() (client.Interface, error)) *cobra.Command {
+func tokenDelete(connect func() (client.Interface, error), dry *bool) *cobra.Command {
 	return &cobra.Command{Use: "delete [token-value] ...", Short: "Delete bootstrap tokens on the server", Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
 		conn, err := connect()
 		if err != nil {
@@ -153,6 +202,10 @@ func tokenDelete(connect func() (client.Interface, error)) *cobra.Command {
 			id, _, _ := strings.Cut(a, ".")
 			if len(id) != 6 {
 				return fmt.Errorf("given token %q didn't match pattern %q or %q", a, `\A([a-z0-9]{6})\z`, config.TokenForm)
+			}
+			if *dry {
+				fmt.Fprintf(c.OutOrStdout(), "[dryrun] Would delete the token's Secret bootstrap-token-%s\n", id)
+				continue
 			}
 			if err := client.Of[corev1.Secret](conn, metav1.NamespaceSystem).Delete(c.Context(), "bootstrap-token-"+id, nil); err != nil {
 				return fmt.Errorf("failed to delete bootstrap token %q: %w", id, err)

@@ -117,19 +117,26 @@ func upgradePhases(first bool) []phase[*upgradeRun] {
 				r.say("[bootstrap-token] %s", g.say)
 			}
 			return infoReaders.apply(ctx, r.conn)
-		}}, phase[*upgradeRun]{name: "addon", about: "Upgrade the default kubeadm addons", parts: []phase[*upgradeRun]{
-			{name: "coredns", about: "Upgrade the CoreDNS addon", run: func(ctx context.Context, r *upgradeRun) error {
-				return addonDNS(ctx, r.conn, r.cluster, r.patches, r.say)
-			}},
-			{name: "kube-proxy", about: "Upgrade the kube-proxy addon", run: func(ctx context.Context, r *upgradeRun) error {
-				user, err := proxyMap(ctx, r.conn)
-				if err != nil {
-					return err
-				}
-				return addonProxy(ctx, r.conn, r.machine(), user, r.say)
-			}},
 		}})
 	}
+	list = append(list, phase[*upgradeRun]{name: "addon", about: "Upgrade the default kubeadm addons", parts: []phase[*upgradeRun]{
+		{name: "coredns", about: "Upgrade the CoreDNS addon", run: func(ctx context.Context, r *upgradeRun) error {
+			if !r.serves {
+				return nil
+			}
+			return addonDNS(ctx, r.conn, r.cluster, r.patches, r.say)
+		}},
+		{name: "kube-proxy", about: "Upgrade the kube-proxy addon", run: func(ctx context.Context, r *upgradeRun) error {
+			if !r.serves {
+				return nil
+			}
+			user, err := proxyMap(ctx, r.conn)
+			if err != nil {
+				return err
+			}
+			return addonProxy(ctx, r.conn, r.machine(), user, r.say)
+		}},
+	}})
 	return append(list, phase[*upgradeRun]{name: "post-upgrade", about: "Run post upgrade tasks", run: func(context.Context, *upgradeRun) error { return nil }})
 }
 
@@ -146,12 +153,13 @@ func upgradePreflight(ctx context.Context, r *upgradeRun) error {
 	}
 	if !r.serves {
 		r.say("[upgrade/preflight] Skipping prepull. Not a control plane node.")
+		nodeHas(ctx, r.cluster, r.node.CRISocket, r.say)
 		return nil
 	}
 	r.say("[upgrade/preflight] Pulling images required for setting up a Kubernetes cluster")
 	r.say("[upgrade/preflight] This might take a minute or two, depending on the speed of your internet connection")
 	r.say("[upgrade/preflight] You can also perform this action beforehand using 'kubeadm config images pull'")
-	return bringImages(ctx, r.cluster, r.node, r.say)
+	return bringImages(ctx, r.cluster, r.node, requiredImages(r.cluster), r.say)
 }
 
 // clusterChecks are upstream's: every control plane is ready, and its manifests

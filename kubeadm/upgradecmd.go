@@ -55,6 +55,8 @@ func (o *upgradeFlags) changing(c *cobra.Command) {
 func (o *upgradeFlags) versions(c *cobra.Command) {
 	f := c.Flags()
 	var ignored bool
+	var gates string
+	f.StringVar(&gates, "feature-gates", "", "A set of key=value pairs that describe feature gates for various features; here every feature is as its latest stage has it.")
 	f.BoolVar(&o.show, "print-config", false, "Specifies whether the configuration file that will be used in the upgrade should be printed or not.")
 	f.BoolVar(&ignored, "allow-experimental-upgrades", false, "Show unstable versions of Kubernetes as an upgrade alternative; this program carries one version, and offers that.")
 	f.BoolVar(&ignored, "allow-release-candidate-upgrades", false, "Show release candidate versions of Kubernetes as an upgrade alternative; this program carries one version, and offers that.")
@@ -108,20 +110,57 @@ func (o *upgradeFlags) run(ctx context.Context, p printer, u *config.Upgrade, n 
 	return r, r.learn(ctx, o.kubeconfig)
 }
 
+func (r *upgradeRun) dry() bool { return r.cfg.DryRun != nil && *r.cfg.DryRun }
+
 // do runs the phases, or says which it would.
 func (r *upgradeRun) do(ctx context.Context) error {
 	phases := upgradePhases(r.first)
 	if err := checkSkips(phases, r.cfg.SkipPhases); err != nil {
 		return err
 	}
-	if d := r.cfg.DryRun; d != nil && *d {
-		for _, name := range names(phases, "") {
-			r.say("[dryrun] Would run phase %s", name)
-		}
+	if r.dry() {
+		would(r, phases, "", r.cfg.SkipPhases)
 		return nil
 	}
 	r.patches.tell(r.say)
 	return runPhases(ctx, phases, r, r.cfg.SkipPhases, "")
+}
+
+// upgradePhaseCommand is upgrade apply phase, when first, or upgrade node phase.
+func upgradePhaseCommand(first bool, kubeconfig string) *cobra.Command {
+	takes := cobra.NoArgs
+	if first {
+		takes = cobra.MaximumNArgs(1)
+	}
+	return phaseCommand(upgradePhases(first), takes, func(c *cobra.Command) func([]string) (*upgradeRun, error) {
+		o := &upgradeFlags{}
+		o.common(c, kubeconfig)
+		o.changing(c)
+		return func(args []string) (*upgradeRun, error) {
+			p := printer{c.OutOrStdout()}
+			u, err := o.read(c, p)
+			if err != nil {
+				return nil, err
+			}
+			n := u.Node
+			if first {
+				n = u.Apply.UpgradeNode
+			}
+			r, err := o.run(c.Context(), p, u, n, first)
+			if err != nil {
+				return nil, err
+			}
+			if len(args) == 1 {
+				if err := judge(r.from, "v"+strings.TrimPrefix(args[0], "v"), Version()); err != nil {
+					return nil, err
+				}
+			}
+			if first {
+				r.cluster.KubernetesVersion = Version()
+			}
+			return r, nil
+		}
+	})
 }
 
 func upgradeApply() *cobra.Command {
@@ -131,6 +170,7 @@ func upgradeApply() *cobra.Command {
 	o.common(c, usual.file("admin.conf"))
 	o.changing(c)
 	o.versions(c)
+	c.AddCommand(upgradePhaseCommand(true, usual.file("admin.conf")))
 	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "Perform the upgrade and do not prompt for confirmation (non-interactive mode).")
 	c.Flags().BoolVarP(&o.force, "force", "f", false, "Force upgrading although some requirements might not be met. This also implies non-interactive mode.")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -169,7 +209,7 @@ func upgradeApply() *cobra.Command {
 				return err
 			}
 		}
-		if dry := r.cfg.DryRun != nil && *r.cfg.DryRun; !o.yes && !force && !dry {
+		if !o.yes && !force && !r.dry() {
 			fmt.Fprint(p.out, "[upgrade] Are you sure you want to proceed? [y/N]: ")
 			if !confirmed(c) {
 				return errors.New("[upgrade] won't proceed; the user didn't answer (Y|y) in order to continue")
@@ -195,6 +235,7 @@ func upgradeNode() *cobra.Command {
 	}
 	o.common(c, kubeconfig)
 	o.changing(c)
+	c.AddCommand(upgradePhaseCommand(false, kubeconfig))
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		p := printer{c.OutOrStdout()}
 		u, err := o.read(c, p)
@@ -268,6 +309,8 @@ func upgradePlan() *cobra.Command {
 	c := &cobra.Command{Use: "plan [version]", Short: "Check which versions are available to upgrade to and validate whether your current cluster is upgradeable.", Args: cobra.MaximumNArgs(1)}
 	o.common(c, usual.file("admin.conf"))
 	o.versions(c)
+	c.Flags().BoolVar(&o.etcd, "etcd-upgrade", true, "Perform the upgrade of etcd.")
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "Do not change any state, just output what actions would be performed; a plan changes none.")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		p := printer{c.OutOrStdout()}
 		u, err := o.read(c, p)

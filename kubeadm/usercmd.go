@@ -85,14 +85,21 @@ func userConf(m machine, name, token string, groups []string, life time.Duration
 func alphaCommand() *cobra.Command {
 	root := &cobra.Command{Use: "alpha", Short: "Commands under the names that they first had", Hidden: true}
 	certs := certsCommand()
-	certs.Deprecated = "use the command kubeadm certs"
+	renamed(certs, "use the command kubeadm certs")
 	conf := kubeconfigCommand()
-	conf.Deprecated = "use the command kubeadm kubeconfig"
-	phase := phaseCommand(initPhases(), func(c *cobra.Command) func() (*initRun, error) {
-		o := initFlags(c)
-		return func() (*initRun, error) { return o.build(c.OutOrStdout()) }
-	})
-	phase.Deprecated = "use the command kubeadm init phase"
+	renamed(conf, "use the command kubeadm kubeconfig")
+	phase := initPhaseCommand()
+	renamed(phase, "use the command kubeadm init phase")
 	root.AddCommand(certs, conf, phase)
 	return root
+}
+
+// renamed makes a command, and those below it, say what they are called now.
+func renamed(c *cobra.Command, notice string) {
+	if c.Runnable() {
+		c.Deprecated = notice
+	}
+	for _, s := range c.Commands() {
+		renamed(s, notice)
+	}
 }
