@@ -31,6 +31,7 @@ import (
 // Where the books are kept.
 const (
 	addressPrefix = "/registry/ipaddresses/"
+	rangePrefix   = "/registry/servicecidrs/"
 	portsKey      = "/registry/ranges/servicenodeports"
 )
 

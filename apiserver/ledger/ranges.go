@@ -9,12 +9,13 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	networkingv1beta1 "k8s.io/api/networking/v1beta1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sampan-dev/sampan/api"
+	"github.com/sampan-dev/sampan/storage"
 )
 
 func serviceCIDRs() schema.GroupResource {
@@ -45,16 +46,25 @@ func rangeFrom(c *networkingv1.ServiceCIDR) rangeOf {
 	return r
 }
 
-// readRanges learns which ServiceCIDR objects there are.
+// readRanges learns which ServiceCIDR objects there are, from the store itself:
+// who just made one may use it.
 func (l *Ledger) readRanges(ctx context.Context) error {
-	list, err := l.back.List(ctx, serviceCIDRs(), "")
-	if err != nil && !apierrors.IsNotFound(err) { // the kind may be switched off
+	page, err := l.store.List(ctx, rangePrefix, storage.ListOptions{})
+	if err != nil {
 		return fmt.Errorf("ledger: list ranges: %w", err)
 	}
 	ranges := map[string]rangeOf{}
-	for _, o := range list {
-		if c, ok := o.(*networkingv1.ServiceCIDR); ok {
+	for _, r := range page.Records {
+		obj, _, err := api.Decode(api.FormatProtobuf, r.Value, nil, false)
+		if err != nil {
+			return fmt.Errorf("ledger: decode %s: %w", r.Key, err)
+		}
+		switch c := obj.(type) {
+		case *networkingv1.ServiceCIDR:
 			ranges[c.Name] = rangeFrom(c)
+		case *networkingv1beta1.ServiceCIDR: // written by a server of an earlier release
+			ranges[c.Name] = rangeFrom(&networkingv1.ServiceCIDR{ObjectMeta: c.ObjectMeta,
+				Spec: networkingv1.ServiceCIDRSpec{CIDRs: c.Spec.CIDRs}, Status: networkingv1.ServiceCIDRStatus{Conditions: c.Status.Conditions}})
 		}
 	}
 	l.mu.Lock()
