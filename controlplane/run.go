@@ -178,6 +178,7 @@ func (c *ControlPlane) start(g *run.Group) error {
 	g.Go("node authorizer", as(c.gate.node.Run))
 	g.Go("aggregator", as(c.gate.aggregator.Run))
 	g.Go("service addresses", as(c.gate.ledger.Run))
+	g.Go("default service range", as(func(ctx context.Context) error { return keepServiceRange(ctx, c.gate.back, c.cfg.ServiceCIDRs) }))
 	g.Go("api server", c.server.Run)
 	if !c.cfg.Alone {
 		g.Go("leases of API servers", as(c.runMasters))

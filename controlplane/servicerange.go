@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/apiserver/request"
+	"github.com/sampan-dev/sampan/kit/clock"
+	"github.com/sampan-dev/sampan/kit/run"
 )
 
 // serviceRange makes the ServiceCIDR of the ranges that the server was started
@@ -41,4 +44,37 @@ func serviceRange(ranges []netip.Prefix) func(ctx context.Context, b request.Bac
 		}
 		return nil
 	}
+}
+
+// keepServiceRange makes the object anew when somebody deleted it, as upstream.
+func keepServiceRange(ctx context.Context, b request.Backend, ranges []netip.Prefix) error {
+	gone := make(chan struct{}, 1)
+	g := run.New(ctx)
+	g.Go("service ranges", func(ctx context.Context) error {
+		gr := schema.GroupResource{Group: networkingv1.GroupName, Resource: "servicecidrs"}
+		err := b.Changes(ctx, gr, func(old, now api.Object) {
+			if now == nil && old.GetName() == "kubernetes" {
+				select {
+				case gone <- struct{}{}:
+				default:
+				}
+			}
+		})
+		if apierrors.IsNotFound(err) { // the kind is switched off
+			return nil
+		}
+		return err
+	})
+	g.Go("default service range", func(ctx context.Context) error {
+		for {
+			select {
+			case <-gone:
+			case <-ctx.Done():
+				return nil
+			}
+			for serviceRange(ranges)(ctx, b) != nil && clock.Sleep(ctx, time.Second) == nil {
+			}
+		}
+	})
+	return g.Wait()
 }
