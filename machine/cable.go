@@ -19,6 +19,12 @@ func (m *Machine) Reconnect() error {
 	return m.cable("reconnect", func(h *netlink.Handle, port netlink.Link) error { return h.LinkSetUp(port) })
 }
 
+// Narrow lets the cable carry no packets larger than so many bytes; neither the
+// machine nor who sends to it is told.
+func (m *Machine) Narrow(mtu int) error {
+	return m.cable("narrow", func(h *netlink.Handle, port netlink.Link) error { return h.LinkSetMTU(port, mtu) })
+}
+
 // Slow lets no more than bytesPerSecond through the machine's cable, in each
 // direction; what is too much waits in line, so that a packet is late by what is
 // before it. 0 is as fast as before. Delay alone is not to be had: kernels that

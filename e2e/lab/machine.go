@@ -231,6 +231,14 @@ func (m *Machine) Slow(bytesPerSecond uint64) {
 	}
 }
 
+// Narrow lets the cable carry no larger packets than that; 1500 is as before.
+func (m *Machine) Narrow(mtu int) {
+	m.Helper()
+	if err := m.m.Narrow(mtu); err != nil {
+		m.Fatalf("narrow the cable of %s: %v", m.Host, err)
+	}
+}
+
 // Reconnect puts the cable in again.
 func (m *Machine) Reconnect() {
 	m.Helper()
