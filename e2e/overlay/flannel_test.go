@@ -96,6 +96,7 @@ func TestManifest(t *testing.T) {
 			prints(master, b.route, "ip", "route")
 			master.K("apply", "-f", master.File("web.yaml", spread))
 			reach(master, master, node)
+			masked(master, node)
 			for _, c := range []*lab.Computer{master, node} {
 				c.Answers("http://"+strings.TrimSpace(master.K("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))+"/", "Welcome to nginx")
 				c.Answers("http://100.64.0.2:30080/", "Welcome to nginx")
