@@ -77,7 +77,7 @@ staticPodPath: /etc/kubernetes/manifests
 			return err
 		}
 	}
-	return getNodes(ctx, c)
+	return grants(ctx, c)
 }
 
 // say keeps a text in a ConfigMap. Kubeadm's are left as they are, since its
@@ -98,18 +98,22 @@ func (s *session) say(ctx context.Context, c client.Interface, name, key, text s
 	return err
 }
 
-// getNodes lets those who join see whether their name is free.
-func getNodes(ctx context.Context, c client.Interface) error {
+// grants lets those who join see whether their name is free, and makes the
+// administrators of kubeadm's machines administrators.
+func grants(ctx context.Context, c client.Interface) error {
 	const name = "kubeadm:get-nodes"
 	_, err := client.Of[rbacv1.ClusterRole](c, "").Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes"}}}})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	_, err = client.Of[rbacv1.ClusterRoleBinding](c, "").Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}, Subjects: nodesOf(joiners)})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return err
+	const admins = "kubeadm:cluster-admins"
+	for _, b := range []struct{ name, role, group string }{{name, name, joiners}, {admins, "cluster-admin", admins}} {
+		_, err = client.Of[rbacv1.ClusterRoleBinding](c, "").Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: b.name},
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: b.role}, Subjects: nodesOf(b.group)})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
 	}
 	return nil
 }
