@@ -46,7 +46,12 @@ func (l *local) Txn(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserve
 	if err != nil {
 		return nil, err
 	}
-	return e.Txn(ctx, r)
+	var resp *etcdserverpb.TxnResponse
+	err = l.srv.during(ctx, func(ctx context.Context) (err error) {
+		resp, err = e.Txn(ctx, r)
+		return err
+	})
+	return resp, err
 }
 
 func (l *local) Compact(ctx context.Context, r *etcdserverpb.CompactionRequest) (*etcdserverpb.CompactionResponse, error) {
@@ -62,7 +67,12 @@ func (l *local) LeaseGrant(ctx context.Context, r *etcdserverpb.LeaseGrantReques
 	if err != nil {
 		return nil, err
 	}
-	return e.LeaseGrant(ctx, r)
+	var resp *etcdserverpb.LeaseGrantResponse
+	err = l.srv.during(ctx, func(ctx context.Context) (err error) {
+		resp, err = e.LeaseGrant(ctx, r)
+		return err
+	})
+	return resp, err
 }
 
 func (l *local) sync(ctx context.Context) (int64, bool, error) {
@@ -71,7 +81,7 @@ func (l *local) sync(ctx context.Context) (int64, bool, error) {
 		return 0, false, err
 	}
 	if l.caughtUp.Load() != e || len(e.Cluster().Members()) != 1 {
-		if err := e.LinearizableReadNotify(ctx); err != nil {
+		if err := synced(ctx, e); err != nil {
 			return 0, false, err
 		}
 		l.caughtUp.Store(e)

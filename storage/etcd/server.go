@@ -32,6 +32,7 @@ type Server struct {
 	client  atomic.Pointer[clientv3.Client] // calls of running
 	keys    *keys.Store                     // the second version's; nil: not served
 	changed atomic.Pointer[chan struct{}]   // closed when running changes
+	reign   atomic.Pointer[reign]           // nil until a leader was seen to change
 }
 
 // NewServer checks cfg and returns a member that is not running yet.
@@ -102,6 +103,9 @@ func (s *Server) Run(ctx context.Context) error {
 	lctx, led := context.WithCancel(ctx)
 	defer led()
 	run.Detach(lctx, "etcd lead", func(ctx context.Context) { lead(ctx, e.Server) })
+	rctx, deposed := context.WithCancel(ctx)
+	defer deposed()
+	run.Detach(rctx, "etcd leaders", func(ctx context.Context) { s.reigns(ctx, e.Server) })
 	select {
 	case <-e.Server.ReadyNotify():
 		led()
