@@ -3,6 +3,7 @@ package podgc
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	"github.com/sampan-dev/sampan/controller"
@@ -145,7 +147,13 @@ func (l *loop) one(ctx context.Context, p *corev1.Pod, why *corev1.PodCondition)
 			pod.SetCondition(&c.Status, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
 				Reason: why.Reason, Message: why.Message, ObservedGeneration: p.Generation}, clock.Now())
 		}
-		if _, err := objects.UpdateStatus(ctx, c); err != nil {
+		patch, err := json.Marshal(map[string]any{ // the role of this controller may patch, not update
+			"metadata": map[string]any{"uid": p.UID}, "status": map[string]any{"phase": c.Status.Phase, "conditions": c.Status.Conditions},
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := objects.Patch(ctx, p.Name, "status", types.StrategicMergePatchType, patch); err != nil {
 			return err
 		}
 	}
