@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -275,6 +276,28 @@ limitedResources:
 	}
 	if _, err := newResourceQuota(Deps{Config: Configuration{"ResourceQuota": []byte(`{"limitedResources":[{}]}`)}}); text(err) != `couldn't init admission plugin "ResourceQuota": limitedResources[0].resource: Required value` {
 		t.Error(err)
+	}
+}
+
+// TestRowIsUpstreams: all of v1.37's plugins that do anything, in its order.
+func TestRowIsUpstreams(t *testing.T) {
+	want := `AlwaysAdmit NamespaceAutoProvision NamespaceLifecycle NamespaceExists LimitPodHardAntiAffinityTopology LimitRanger ServiceAccount NodeRestriction
+		TaintNodesByCondition AlwaysPullImages ImagePolicyWebhook PodSecurity PodNodeSelector Priority DefaultTolerationSeconds PodTolerationRestriction EventRateLimit
+		ExtendedResourceToleration DefaultStorageClass StorageObjectInUseProtection OwnerReferencesPermissionEnforcement PersistentVolumeClaimResize RuntimeClass
+		CertificateApproval CertificateSigning ClusterTrustBundleAttest CertificateSubjectRestriction DefaultIngressClass DenyServiceExternalIPs PodTopologyLabels
+		NodeDeclaredFeatureValidator PodResizeValidator MutatingAdmissionPolicy MutatingAdmissionWebhook ValidatingAdmissionPolicy ValidatingAdmissionWebhook
+		ResourceQuota AlwaysDeny`
+	var got []string
+	for _, e := range row() {
+		got = append(got, e.name)
+	}
+	if !slices.Equal(got, strings.Fields(want)) {
+		t.Errorf("%v", got)
+	}
+	for _, name := range []string{"PodGroupProtection", "PodGroupWorkloadExists", "JobValidation"} { // behind features that are off
+		if known, _ := elsewhere(name); !known {
+			t.Errorf("%s is not known", name)
+		}
 	}
 }
 

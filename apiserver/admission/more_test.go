@@ -344,7 +344,7 @@ func TestUsersForWebhooks(t *testing.T) {
 }
 
 func TestImagePolicy(t *testing.T) {
-	asked := 0
+	asked, seen := 0, map[string]string{}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
 		var review imagev1alpha1.ImageReview
@@ -352,6 +352,7 @@ func TestImagePolicy(t *testing.T) {
 			http.Error(w, "bad", http.StatusBadRequest)
 			return
 		}
+		seen = review.Spec.Annotations
 		review.Status.Allowed = !strings.HasPrefix(review.Spec.Containers[0].Image, "evil")
 		review.Status.Reason = "evil images"
 		json.NewEncoder(w).Encode(review)
@@ -381,6 +382,21 @@ func TestImagePolicy(t *testing.T) {
 	}
 	if asked != 2 {
 		t.Errorf("asked %d times, not once per question", asked)
+	}
+	// What the pod says to the service by its annotations is part of the question; others are not.
+	noted := newPod(func(p *corev1.Pod) {
+		p.Annotations = map[string]string{"team.image-policy.k8s.io/ticket": "1234", "other": "x"}
+	})
+	if err := shut.Validate(t.Context(), create("pods", noted)); err != nil || fmt.Sprint(seen) != "map[team.image-policy.k8s.io/ticket:1234]" || asked != 3 {
+		t.Errorf("%v, asked %d with %v", err, asked, seen)
+	}
+	for setting, want := range map[string]string{
+		"allowTTL: 3000": "valid value is between 1s and 30m0s, got 50m0s", "denyTTL: -1": "", "retryBackoff: 400000": "valid value is between 1ns and 5m0s, got 6m40s",
+	} {
+		_, err := newImagePolicy(Deps{Config: Configuration{"ImagePolicyWebhook": fmt.Appendf(nil, "imagePolicy: {kubeConfigFile: %s, %s}", kube, setting)}})
+		if want == "" && err != nil || want != "" && !strings.Contains(text(err), want) {
+			t.Errorf("%s: %v", setting, err)
+		}
 	}
 	server.Close()
 	other := newPod(func(p *corev1.Pod) { p.Spec.Containers[0].Image = "other" })

@@ -176,6 +176,39 @@ func TestV3SaysWhatKubectlAsks(t *testing.T) {
 	}
 }
 
+// TestEveryFieldIsExplained: kubectl explain finds each field of each kind, its
+// type and what it is for. Fields of which upstream's types say nothing are few.
+func TestEveryFieldIsExplained(t *testing.T) {
+	h := newHandler()
+	fields, silent, kinds := 0, 0, 0
+	for key, link := range index(t, h) {
+		doc := &spec3.OpenAPI{}
+		if err := doc.UnmarshalJSON(get(t, h, link).Body.Bytes()); err != nil || doc.Components == nil {
+			continue
+		}
+		for name, s := range doc.Components.Schemas {
+			if s.Extensions["x-kubernetes-group-version-kind"] != nil {
+				kinds++
+			}
+			for field, p := range s.Properties {
+				fields++
+				typed := len(p.Type) > 0 || p.Ref.String() != "" || len(p.AllOf) > 0 || len(p.OneOf) > 0 || p.Extensions["x-kubernetes-preserve-unknown-fields"] != nil
+				described := p.Description != "" || len(p.AllOf) == 1 && doc.Components.Schemas[strings.TrimPrefix(p.AllOf[0].Ref.String(), "#/components/schemas/")] != nil
+				if !typed {
+					t.Errorf("%s: %s.%s has no type", key, name, field)
+				}
+				if !described {
+					silent++
+				}
+			}
+		}
+	}
+	t.Logf("%d kinds, %d fields, %d without a word", kinds, fields, silent)
+	if fields < 10000 || silent > fields/100 {
+		t.Errorf("%d of %d fields are not explained", silent, fields)
+	}
+}
+
 func TestOnlyWhatIsServedAppears(t *testing.T) {
 	kinds := all.Kinds()[:1] // namespaces
 	h := openapi.New(func() []resource.Kind { return kinds })

@@ -66,7 +66,7 @@ func parseRevision(s string) (int64, error) {
 	}
 	rev, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || rev < 0 {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("Invalid value: %q: strconv.ParseUint: parsing %q: invalid syntax", s, s))
+		return 0, apierrors.NewBadRequest(fmt.Sprintf("resourceVersion: Invalid value: %q: strconv.ParseUint: parsing %q: invalid syntax", s, s))
 	}
 	return rev, nil
 }

@@ -36,7 +36,7 @@ func TestRules(t *testing.T) {
 		{&rbacv1.ClusterRole{Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}}}}, ""},
 		{&rbacv1.ClusterRole{AggregationRule: &rbacv1.AggregationRule{}}, "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil"},
 		{binding(func(*rbacv1.RoleBinding) {}), ""},
-		{binding(func(b *rbacv1.RoleBinding) { b.RoleRef.Kind = "X" }), `roleRef.kind: Unsupported value: "X": supported values: "ClusterRole", "Role"`},
+		{binding(func(b *rbacv1.RoleBinding) { b.RoleRef.Kind = "X" }), `roleRef.kind: Unsupported value: "X": supported values: "Role", "ClusterRole"`},
 		{binding(func(b *rbacv1.RoleBinding) { b.RoleRef.Name = "" }), "roleRef.name: Required value"},
 		{binding(func(b *rbacv1.RoleBinding) { b.Subjects[0].Kind = "X" }), `subjects[0].kind: Unsupported value: "X": supported values: "Group", "ServiceAccount", "User"`},
 		{cluster(func(*rbacv1.ClusterRoleBinding) {}), ""},

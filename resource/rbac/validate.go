@@ -58,7 +58,7 @@ func validateRoleBinding(next, prev *rbacv1.RoleBinding) (errs field.ErrorList) 
 	if prev != nil {
 		errs = append(errs, validateSameRef(next.RoleRef, prev.RoleRef)...)
 	}
-	errs = append(errs, validateRef(next.RoleRef, "ClusterRole", "Role")...)
+	errs = append(errs, validateRef(next.RoleRef, "Role", "ClusterRole")...)
 	return append(errs, validateSubjects(next.Subjects, true)...)
 }
 
