@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"github.com/sampan-dev/sampan/apiserver/request"
@@ -261,6 +263,35 @@ func TestLogFile(t *testing.T) {
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v %v", st, err)
 	}
+}
+
+// A log that is full is put aside, and of those only so many are kept.
+func TestRotation(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "audit.log")
+	l, err := newLog(Log{Path: path, MaxSize: 1, MaxFiles: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lines = 48 // of 100 kB each
+	for i := range lines {
+		ev := &auditv1.Event{AuditID: types.UID(fmt.Sprint("id-", i)), UserAgent: strings.Repeat("x", 100_000)}
+		if err := l.store(t.Context(), []*auditv1.Event{ev}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || len(text) > 1<<20 || !bytes.Contains(text, []byte(fmt.Sprintf("id-%d", lines-1))) {
+		t.Errorf("the log has %d bytes, %v", len(text), err)
+	}
+	var names []string
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		names, _ = filepath.Glob(filepath.Join(dir, "audit-*.log"))
+		if len(names) == 2 {
+			return // the older ones are removed a moment later
+		}
+	}
+	t.Errorf("put aside: %v", names)
 }
 
 // A webhook gets lists of events, again if it was not well.

@@ -371,3 +371,40 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+// Of several issuers each is believed in what it signed, with mappings of its own,
+// and none in the name of another.
+func TestSeveralIssuers(t *testing.T) {
+	one, two := newIssuer(t), newIssuer(t)
+	two.url = "https://elsewhere.example.com"
+	config := string(one.config(plainMappings)) + strings.SplitN(string(two.config("  claimMappings:\n    username: {expression: \"'two:' + claims.sub\"}\n")), "jwt:\n", 2)[1]
+	c, err := ReadConfiguration([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := one.options()
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		at := one.at
+		if strings.HasPrefix(address, "elsewhere.") {
+			at = two.at
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, at)
+	}
+	i, err := NewIssuers(c, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := run.New(t.Context())
+	g.Go("issuers", i.Run)
+	t.Cleanup(func() { g.Stop(); g.Wait() })
+	eventually(t, func() bool { return i.Healthy() == nil }, func() string { return fmt.Sprint(i.Healthy()) })
+	for token, want := range map[string]string{one.token(nil): "oidc:jane", two.token(nil): "two:jane", one.token(map[string]any{"iss": two.url}): "", two.token(map[string]any{"iss": one.url}): ""} {
+		u, _, ok, err := i.Token(t.Context(), token, []string{"kubernetes"})
+		switch {
+		case want == "" && ok:
+			t.Errorf("one issuer's token in the other's name: %v", u)
+		case want != "" && (!ok || u.Name != want):
+			t.Errorf("%v %v %v, want %s", u, ok, err, want)
+		}
+	}
+}
