@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -39,7 +40,7 @@ func TestRoutesOfEarlierReleases(t *testing.T) {
 		"/spec": `"num_cores":2`, "/spec/": `"memory_capacity":1000`,
 		"/stats": `"nodeName":"n1"`, "/stats/": `"nodeName":"n1"`, "/stats/summary": `"nodeName":"n1"`,
 		"/runningpods": `"kind":"PodList"`, "/runningpods/": `"kind":"PodList"`,
-		"/debug/pprof/": "goroutine", "/debug/pprof/cmdline": "server.test", "/debug/pprof/goroutine?debug=1": "goroutine profile: total", "/debug/pprof/symbol": "num_symbols",
+		"/debug/pprof/": "goroutine", "/debug/pprof/cmdline": os.Args[0], "/debug/pprof/goroutine?debug=1": "goroutine profile: total", "/debug/pprof/symbol": "num_symbols",
 	} {
 		if code, text := ask("GET", path, "open"); code != http.StatusOK || !strings.Contains(text, want) {
 			t.Errorf("%s: %d, no %q in %.300s", path, code, want, text)

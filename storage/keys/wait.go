@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sampan-dev/sampan/kit/clock"
 )
 
 // errWatchEnded is when the member ends a watch: it stops, or is compacted.
@@ -39,6 +42,9 @@ func (s *Store) wait(ctx context.Context, r *request, start func(index uint64), 
 		if err := resp.Err(); err != nil {
 			return err
 		}
+		if err := readable(ctx, c, resp.Header.Revision); err != nil {
+			return err
+		}
 		for _, ev := range resp.Events {
 			e, err := parseEvent(ev.Kv.Key, ev.Kv.Value)
 			if err != nil {
@@ -53,6 +59,23 @@ func (s *Store) wait(ctx context.Context, r *request, start func(index uint64), 
 		return ctx.Err()
 	}
 	return errWatchEnded
+}
+
+// readable returns when this member's reads see a revision: etcd tells watchers
+// of a write a moment before it shows it to readers.
+func readable(ctx context.Context, c *clientv3.Client, rev int64) error {
+	for {
+		_, err := c.Get(ctx, indexKey, clientv3.WithSerializable(), clientv3.WithRev(rev), clientv3.WithCountOnly())
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return nil // long seen, then
+		}
+		if !errors.Is(err, rpctypes.ErrFutureRev) {
+			return err
+		}
+		if err := clock.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // past is the kept events from an index on, the store's index, and the revision
