@@ -97,6 +97,9 @@ imageRepository: "example.com/google_containers"
 		return nil
 	})
 	m2.Sees([]string{`nginx-\S+ +1/1 +Running .* node3 `}, "get", "pods", "-o", "wide")
+	// Under the name that the file's repository makes of it, which no registry has.
+	m2.Sees([]string{`kube-proxy-\S+ +1/1 +Running .* node3 `}, "get", "pods", "-n", "kube-system", "-o", "wide")
+	m2.Says(m2.K("get", "daemonset", "kube-proxy", "-n", "kube-system", "-o", "jsonpath={.spec.template.spec.containers[0].image}"), "example.com/google_containers/kube-proxy:v1.37")
 }
 
 // members starts an etcd on each computer, whose certificates one authority

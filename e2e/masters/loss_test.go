@@ -12,17 +12,21 @@ import (
 	"github.com/sampan-dev/sampan/kit/clock"
 )
 
-// The bounds that a cluster of three control planes keeps when it loses one. The
-// times are printed; a computer as busy as tests make it may need a few times as
-// long before it is an error.
+// The bounds that a cluster of three control planes keeps when it loses one, and
+// within which one without a majority says so. The times are printed. What they
+// are made of are elections' timeouts, leases and pauses, which pass as fast on a
+// busy computer, and work, which does not: three control planes share the cores
+// of one machine here with whatever else is tested on it, so that each has a third
+// of them at best. What takes longer than three times the bound is an error.
 const (
 	answersWithin = 5 * time.Second
 	actsWithin    = 10 * time.Second
-	busy          = 4
+	refusesWithin = 10 * time.Second
+	busy          = 3
 )
 
-// TestLossOfOne: one of three control planes loses its power, stops, or is cut
-// off, while writers write through all of them.
+// TestLossOfOne: one of three control planes is killed, loses its power, stops, or
+// is cut off, while writers write through all of them.
 func TestLossOfOne(t *testing.T) {
 	m := three(t)
 	m.join(2, 3)
@@ -33,7 +37,11 @@ func TestLossOfOne(t *testing.T) {
 		name           string
 		lose, comeBack func(c *lab.Computer)
 		alive          bool // its API server lives
+		itself         bool // its kubelet starts it again at once
 	}{
+		{name: "killed", lose: func(c *lab.Computer) {
+			c.Sh("kill -9 $(pidof etcd kube-apiserver kube-controller-manager kube-scheduler)")
+		}, comeBack: func(*lab.Computer) {}, itself: true},
 		{name: "power", lose: (*lab.Computer).PowerOff, comeBack: (*lab.Computer).PowerOn},
 		{name: "stopped", lose: func(c *lab.Computer) { c.Sh("mkdir -p /root/away && mv /etc/kubernetes/manifests/*.yaml /root/away/") },
 			comeBack: func(c *lab.Computer) { c.Sh("mv /root/away/*.yaml /etc/kubernetes/manifests/") }},
@@ -48,7 +56,11 @@ func TestLossOfOne(t *testing.T) {
 		start := clock.Now()
 		way.lose(c)
 		acts := m.acts(left[0], strings.ReplaceAll(way.name, " ", "-"), start)
-		w.refused(gone)
+		if way.itself {
+			_ = clock.Sleep(t.Context(), 2*actsWithin)
+		} else {
+			w.refused(gone)
+		}
 		silent := w.silence(start, left)
 		t.Logf("%s: %s, whose etcd led: the longest time without an acknowledged write through one of the others %.1f s, controllers and scheduler have acted after %.1f s",
 			way.name, c.Host, silent.Seconds(), acts.Seconds())
@@ -129,8 +141,14 @@ func TestLossOfTwo(t *testing.T) {
 	start := clock.Now()
 	code, text, err := doors[0].ask(90*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "refused"}}`)
 	t.Logf("one of three: a write is answered after %.1f s by %d %v %s", clock.Since(start).Seconds(), code, err, text)
-	if err != nil || code < 500 || !strings.Contains(text, "etcdserver: request timed out") && !strings.Contains(text, "Timeout: request did not complete") {
-		t.Errorf("a write without a majority: %d %v %s", code, err, text)
+	if took := clock.Since(start); err != nil || code < 500 || !strings.Contains(text, "etcd has no leader") || !strings.Contains(text, "etcdserver: request timed out") || took > busy*refusesWithin {
+		t.Errorf("a write without a majority: %d %v %s, after %s; want a word of etcd within %s", code, err, text, took, refusesWithin)
+	}
+	start = clock.Now()
+	code, text, err = doors[0].ask(90*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps/written-1-1", "")
+	t.Logf("one of three: a consistent read is answered after %.1f s by %d %v %.300s", clock.Since(start).Seconds(), code, err, text)
+	if took := clock.Since(start); err != nil || code < 500 || took > busy*refusesWithin {
+		t.Errorf("a consistent read without a majority: %d %v %s, after %s", code, err, text, took)
 	}
 	if code, text, err = doors[0].ask(10*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps?resourceVersion=0", ""); err != nil || code != http.StatusOK || !strings.Contains(text, "written-1") {
 		t.Errorf("a read of any age without a majority: %d %v %.300s", code, err, text)

@@ -19,6 +19,7 @@ type masters struct {
 	all []*lab.Computer
 	// line joins a control plane, worker a node.
 	line, worker []string
+	writers      int // that there have been
 }
 
 // three is a lab with a computer each for m1, m2 and m3, of which the first is a

@@ -73,6 +73,7 @@ func (d *door) ask(wait time.Duration, method, path, body string) (int, string, 
 // acknowledged. It never writes more than a few hundred.
 type writer struct {
 	t     testing.TB
+	name  string // what it writes is called by
 	doors []*door
 	g     *run.Group
 
@@ -85,7 +86,8 @@ type writer struct {
 // writes begins a writer that ends with the test or with stop.
 func (m *masters) writes(doors []*door) *writer {
 	m.Helper()
-	w := &writer{t: m.T, doors: doors, g: run.New(context.Background()), at: map[string][]time.Time{}}
+	m.writers++ // a name that an earlier one wrote would be refused
+	w := &writer{t: m.T, name: fmt.Sprintf("written-%d", m.writers), doors: doors, g: run.New(context.Background()), at: map[string][]time.Time{}}
 	for _, d := range doors {
 		w.g.Go("writer "+d.name, func(ctx context.Context) error {
 			for range 2000 {
@@ -109,7 +111,7 @@ func (w *writer) stop() {
 func (w *writer) write(d *door) {
 	w.mu.Lock()
 	w.tried++
-	name := fmt.Sprintf("written-%d", w.tried)
+	name := fmt.Sprintf("%s-%d", w.name, w.tried)
 	w.mu.Unlock()
 	code, _, err := d.ask(3*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "`+name+`"}}`)
 	if err != nil || code != http.StatusCreated {
