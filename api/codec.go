@@ -79,7 +79,7 @@ func Decode(f Format, data []byte, fallback *schema.GroupVersionKind, strict boo
 	if strict {
 		row = &serializers().strict
 	}
-	if without := spoilt(data); without != nil {
+	if without := spoilt(f, data); without != nil {
 		if _, gvk, err := row[f].Decode(without, fallback, nil); err != nil && !runtime.IsStrictDecodingError(err) {
 			return nil, gvk, err
 		}
@@ -93,7 +93,7 @@ func DecodeInto(f Format, data []byte, obj runtime.Object) error {
 	if err != nil {
 		return err
 	}
-	if without := spoilt(data); without != nil {
+	if without := spoilt(f, data); without != nil {
 		if _, _, err := serializers().lenient[f].Decode(without, &gvk, nil); err != nil {
 			return err
 		}
