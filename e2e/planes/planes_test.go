@@ -301,9 +301,10 @@ func TestOneOfThreeIsLost(t *testing.T) {
 		_ = clock.Sleep(t.Context(), time.Second)
 		loss.lose(i)
 		api := f.until("a write through the door", written(f.c, "after-"+strconv.Itoa(n)))
+		var others time.Duration
 		for j := range 3 {
 			if j != i {
-				f.until("a write through another control plane", func(context.Context) error {
+				others += f.until("a write through another control plane", func(context.Context) error {
 					out, err := f.kubectl(j, "127.0.0.1:6443", "--request-timeout=3s", "create", "configmap", fmt.Sprintf("by-%d-%d", n, j))
 					if err != nil && !strings.Contains(out, "already exists") {
 						return fmt.Errorf("%w: %s", err, out)
@@ -314,7 +315,11 @@ func TestOneOfThreeIsLost(t *testing.T) {
 		}
 		acts := f.acts("ns-" + strconv.Itoa(n))
 		schedules := f.schedules("ns-" + strconv.Itoa(n))
-		t.Logf("control plane %d %s: writes again after %.1f s, controllers %.1f s later, scheduler %.1f s later", i+1, loss.name, api.Seconds(), acts.Seconds(), schedules.Seconds())
+		which := fmt.Sprintf("control plane %d %s: ", i+1, loss.name)
+		promised(t, which+"a write through the door", api, 5*time.Second)
+		promised(t, which+"and through every other endpoint", api+others, 5*time.Second)
+		promised(t, which+"controllers act", api+others+acts, 10*time.Second)
+		promised(t, which+"the scheduler acts", api+others+acts+schedules, 10*time.Second)
 		if loss.name == "cut off" {
 			if out, err := f.kubectl(i, "127.0.0.1:6443", "--request-timeout=5s", "get", "configmaps"); err == nil {
 				t.Errorf("the one that is cut off answers a read that must be fresh:\n%s", out)
