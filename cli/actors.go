@@ -40,7 +40,7 @@ func newActor(name, about string, declare func(fs *pflag.FlagSet)) *actor {
 	a.serving.flags(a.component)
 	a.aliases["address"] = "bind-address"
 	a.retired = append(a.retired,
-		retired{why: "health and metrics are served over HTTPS, see --secure-port", names: []string{"port", "cert-dir", "permit-port-sharing", "permit-address-sharing", "http2-max-streams-per-connection", "tls-min-version", "tls-cipher-suites", "tls-sni-cert-key", "disable-http2-serving"}},
+		retired{why: "health and metrics are served over HTTPS, see --secure-port", names: []string{"port", "cert-dir", "permit-port-sharing", "permit-address-sharing", "http2-max-streams-per-connection", "tls-min-version", "tls-cipher-suites", "tls-sni-cert-key", "tls-curve-preferences", "disable-http2-serving"}},
 		retired{why: "the client is not limited; the API server is fair to all", names: []string{"kube-api-qps", "kube-api-burst", "kube-api-content-type"}},
 		retired{why: "profiles are the API server's and the kubelet's", bools: []string{"profiling", "contention-profiling"}},
 		retired{why: "leases are the only lock", names: []string{"leader-elect-resource-lock", "lock-object-name", "lock-object-namespace"}},
@@ -86,7 +86,7 @@ type schedulerActor struct {
 func newScheduler() *schedulerActor {
 	a := &schedulerActor{}
 	a.actor = newActor("kube-scheduler", "kube-scheduler finds a node for every pod that has none.", func(fs *pflag.FlagSet) { a.parsed = a.cfg.Flags(fs) })
-	a.retired = append(a.retired, retired{why: "see --config", names: []string{"algorithm-provider", "policy-config-file", "policy-configmap", "policy-configmap-namespace", "scheduler-name", "hard-pod-affinity-symmetric-weight", "failure-domains", "pod-max-in-unschedulable-pods-duration"},
+	a.retired = append(a.retired, retired{why: "see --config", names: []string{"write-config-to", "algorithm-provider", "policy-config-file", "policy-configmap", "policy-configmap-namespace", "scheduler-name", "hard-pod-affinity-symmetric-weight", "failure-domains", "pod-max-in-unschedulable-pods-duration"},
 		bools: []string{"use-legacy-policy-config"}})
 	return a
 }
@@ -124,10 +124,18 @@ func newControllerManager() *controllerActor {
 	a := &controllerActor{}
 	a.actor = newActor("kube-controller-manager", "kube-controller-manager runs the control loops.", func(fs *pflag.FlagSet) { a.parsed = a.cfg.Flags(fs) })
 	a.aliases["experimental-cluster-signing-duration"] = "cluster-signing-duration"
+	a.in(genericFlags).IntVar(&a.cfg.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "Mask size for IPv4 node cidr in cluster, the same as --node-cidr-mask-size.")
 	a.retired = append(a.retired,
 		retired{why: "controllers work as fast as the API server lets them", names: strings.Fields(controllerSpeeds)},
 		retired{why: "nodes without a cloud are the only ones", names: []string{"cloud-provider", "cloud-config", "external-cloud-volume-plugin", "route-reconciliation-period", "configure-cloud-routes", "cidr-allocator-type", "node-sync-period"}},
 		retired{why: "evicting by taints is the only way", names: []string{"pod-eviction-timeout", "deleting-pods-qps", "deleting-pods-burst", "register-retry-count", "large-cluster-size-threshold", "unhealthy-zone-threshold", "node-eviction-rate", "secondary-node-eviction-rate", "node-startup-grace-period"}, bools: []string{"enable-taint-manager"}},
+		retired{why: "one authority signs for every signer: --cluster-signing-cert-file", names: strings.Fields(`cluster-signing-kubelet-serving-cert-file cluster-signing-kubelet-serving-key-file
+			cluster-signing-kubelet-client-cert-file cluster-signing-kubelet-client-key-file cluster-signing-kube-apiserver-client-cert-file cluster-signing-kube-apiserver-client-key-file
+			cluster-signing-legacy-unknown-cert-file cluster-signing-legacy-unknown-key-file`)},
+		retired{why: "volumes are recycled by their drivers", names: strings.Fields(`flex-volume-plugin-dir pv-recycler-increment-timeout-nfs pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs
+			pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs pv-recycler-timeout-increment-hostpath`), bools: []string{"disable-force-detach-on-timeout"}},
+		retired{why: "unused tokens of before go after a year", names: []string{"legacy-service-account-token-clean-up-period"}},
+		retired{why: "loops stop as soon as they are told to, and there is one program of them", names: []string{"controller-shutdown-timeout", "leader-migration-config"}, bools: []string{"enable-leader-migration"}},
 		retired{why: "it follows from the kinds that the API server serves", bools: []string{"enable-garbage-collector", "enable-dynamic-provisioning", "enable-hostpath-provisioner", "allow-untagged-cloud"}},
 	)
 	return a
@@ -159,7 +167,7 @@ func ControllerManager(ctx context.Context, args []string) int {
 }
 
 // controllerSpeeds are how many workers and how often, upstream's way.
-const controllerSpeeds = `concurrent-cron-job-syncs concurrent-deployment-syncs concurrent-daemonset-syncs concurrent-endpoint-syncs
+const controllerSpeeds = `concurrent-device-taint-eviction-syncs concurrent-node-syncs concurrent-resourceclaim-syncs concurrent-cron-job-syncs concurrent-deployment-syncs concurrent-daemonset-syncs concurrent-endpoint-syncs
 	concurrent-ephemeralvolume-syncs concurrent-gc-syncs concurrent-horizontal-pod-autoscaler-syncs concurrent-job-syncs concurrent-namespace-syncs
 	concurrent-rc-syncs concurrent-replicaset-syncs concurrent-resource-quota-syncs concurrent-service-endpoint-syncs concurrent-service-syncs
 	concurrent-serviceaccount-token-syncs concurrent-statefulset-syncs concurrent-ttl-after-finished-syncs concurrent-validating-admission-policy-status-syncs

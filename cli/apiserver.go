@@ -32,7 +32,7 @@ type apiServerFlags struct {
 	kubeletCert, kubeletKey  string
 	requestHeaderCA          string
 	advertise                netip.Addr
-	basicAuth                string
+	basicAuth, signer        string
 	allowRemote, apiAudience bool
 	admissionOld             []string
 	access                   accessFlags
@@ -133,26 +133,46 @@ func (f *apiServerFlags) retire(c *component) {
 	c.aliases["address"], c.aliases["port"], c.aliases["public-address-override"] = "insecure-bind-address", "insecure-port", "bind-address"
 	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.aliases["service-account-api-audiences"] = "api-audiences"
-	c.aliases["experimental-encryption-provider-config"], c.aliases["audit-webhook-batch-initial-backoff"] = "encryption-provider-config", "audit-webhook-initial-backoff"
 	c.in(authnFlags).StringVar(&f.basicAuth, "basic-auth-file", "", "")
 	_ = c.in(authnFlags).MarkHidden("basic-auth-file")
 	c.in("Admission").StringSliceVar(&f.admissionOld, "admission-control", nil, "")
 	_ = c.in("Admission").MarkHidden("admission-control")
-	c.retired = append(c.retired,
-		retired{why: "it is always so", bools: strings.Fields("allow-privileged enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector profiling contention-profiling kubelet-https ")},
-		retired{why: "one storage format is written, upstream's", names: strings.Fields("delete-collection-workers storage-backend storage-media-type storage-versions deserialization-cache-size watch-cache-sizes default-watch-cache-size etcd-compaction-interval etcd-count-metric-poll-period etcd-servers-overrides etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout lease-reuse-duration-seconds lease-max-object-count")},
-		retired{why: "it has no effect here", names: strings.Fields(`kubernetes-service-node-port apiserver-count endpoint-reconciler-type min-request-timeout
-			kubelet-port kubelet-timeout kubelet-read-only-port livez-grace-period shutdown-send-retry-after
-			external-hostname master-service-namespace long-running-request-regexp cluster-name etcd-config google-json-key experimental-keystone-url cloud-provider cloud-config ssh-user ssh-keyfile target-ram-mb max-connection-bytes-per-sec
-			egress-selector-config-file identity-lease-duration-seconds identity-lease-renew-interval-seconds repair-malformed-updates
-			audit-log-version audit-webhook-version show-hidden-metrics-for-version disabled-metrics allow-metric-labels emulated-version`)},
-	)
+	c.in(authnFlags).StringVar(&f.signer, "service-account-signing-endpoint", "", "")
+	_ = c.in(authnFlags).MarkHidden("service-account-signing-endpoint")
+	c.retired = append(c.retired, apiServerRetired()...)
+}
+
+// apiServerRetired are the flags that have no effect on this kube-apiserver.
+func apiServerRetired() []retired {
+	return []retired{
+		{why: "it is always so", bools: strings.Fields("enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector kubelet-https")},
+		{why: "privileged containers are for the namespace's Pod Security level to refuse", bools: []string{"allow-privileged"}},
+		{why: "profiles are at /debug/pprof, for who may read that path", bools: strings.Fields("profiling contention-profiling"), names: []string{"debug-socket-path"}},
+		{why: "one storage format is written, upstream's, in one etcd", names: strings.Fields("storage-backend storage-media-type storage-versions etcd-servers-overrides etcd-config")},
+		{why: "watches are served from a log of changes that sizes itself", names: strings.Fields("delete-collection-workers deserialization-cache-size watch-cache-sizes default-watch-cache-size target-ram-mb")},
+		{why: "etcd is asked when somebody asks, and compacts itself", names: strings.Fields("etcd-compaction-interval etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout storage-initialization-timeout lease-reuse-duration-seconds lease-max-object-count")},
+		{why: "API servers know each other by their leases in etcd", names: strings.Fields("apiserver-count endpoint-reconciler-type peer-advertise-ip peer-advertise-port peer-ca-file identity-lease-duration-seconds identity-lease-renew-interval-seconds coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period")},
+		{why: "the Service kubernetes has a cluster address only", names: strings.Fields("kubernetes-service-node-port kubernetes-service-read-only-port repair-malformed-updates master-service-namespace")},
+		{why: "kubelets are asked at the port that their Node tells, as long as the client waits", names: strings.Fields("kubelet-port kubelet-timeout kubelet-read-only-port ssh-user ssh-keyfile")},
+		{why: "a watch lasts until its client's or its own end", names: strings.Fields("min-request-timeout long-running-request-regexp max-connection-bytes-per-sec shutdown-watch-termination-grace-period")},
+		{why: "see --shutdown-delay-duration", names: []string{"livez-grace-period"}, bools: []string{"shutdown-send-retry-after"}},
+		{why: "clusters without a cloud are the only ones", names: strings.Fields("cloud-provider cloud-config cluster-name google-json-key experimental-keystone-url external-hostname")},
+		{why: "connections go out directly", names: []string{"egress-selector-config-file"}},
+		{why: "nothing here is traced", names: []string{"tracing-config-file"}},
+		{why: "a port is one process's, HTTP/2 is served, over the curves of Go", bools: strings.Fields("permit-address-sharing permit-port-sharing disable-http2-serving"), names: []string{"tls-curve-preferences"}},
+		{why: "/logs is not served", bools: []string{"enable-logs-handler"}},
+		{why: "see --runtime-config", bools: strings.Fields("emulation-forward-compatible runtime-config-emulation-forward-compatible")},
+		{why: "events have one version", names: strings.Fields("audit-log-version audit-webhook-version")},
+	}
 }
 
 // load reads the files that the flags name.
 func (f *apiServerFlags) load(log *slog.Logger) error {
 	if f.basicAuth != "" {
 		return errors.New("--basic-auth-file: passwords in a file were removed in v1.19, since they are sent with every request and never expire; use --token-auth-file, client certificates or service account tokens")
+	}
+	if f.signer != "" {
+		return errors.New("--service-account-signing-endpoint: tokens are signed by this server alone; use --service-account-signing-key-file")
 	}
 	for _, s := range f.serviceCIDRs {
 		p, err := netip.ParsePrefix(s)

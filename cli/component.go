@@ -65,6 +65,8 @@ func (c *component) global() {
 			names: []string{"log-dir", "log-file", "log-file-max-size", "stderrthreshold", "log-backtrace-at", "log-flush-frequency", "log-json-split-stream", "log-json-info-buffer-size", "log-text-split-stream", "log-text-info-buffer-size"}},
 		retired{why: "use --v", names: []string{"vmodule"}},
 		retired{why: "no feature here is behind a gate", names: []string{"feature-gates"}},
+		retired{why: "all metrics are shown, with all their labels", names: []string{"allow-metric-labels", "allow-metric-labels-manifest", "disabled-metrics", "show-hidden-metrics-for-version"}},
+		retired{why: "this release behaves as itself", names: []string{"emulated-version", "min-compatibility-version"}},
 	)
 }
 

@@ -33,9 +33,7 @@ node-ip strings | IP address (or comma-separated dual-stack IP addresses) of the
 root-dir string | Directory path for managing kubelet files (volume mounts, etc). (default "/var/lib/kubelet")
 cert-dir string | The directory where the TLS certs are located. (default "/var/lib/kubelet/pki")
 pod-manifest-path string | Path to the directory containing static pod files to run, or to a single file.
-provider-id string | Unique identifier for identifying the node in a machine database.
-sync-frequency duration | Max period between synchronizing running containers and config. (default 1m0s)
-fail-swap-on | Makes the Kubelet fail to start if swap is enabled on the node. (default true)`},
+provider-id string | Unique identifier for identifying the node in a machine database.`},
 	{"Node", `
 register-node | Register the node with the API server. (default true)
 register-with-taints strings | Register the node with the given list of taints (comma separated "<key>=<value>:<effect>").
@@ -55,7 +53,6 @@ eviction-hard strings | A set of eviction thresholds (e.g. memory.available<1Gi)
 	{"Container runtime", `
 container-runtime-endpoint string | The endpoint of container runtime service. (default "unix:///run/containerd/containerd.sock")
 image-service-endpoint string | The endpoint of container image service; that of the runtime if empty.
-runtime-request-timeout duration | Timeout of all runtime requests except long running requests. (default 2m0s)
 cgroup-driver string | Driver that the kubelet uses to manipulate cgroups on the host: cgroupfs or systemd. (default "cgroupfs")
 cgroup-root string | Optional root cgroup to use for pods.
 cgroups-per-qos | Enable creation of QoS cgroup hierarchy. (default true)
@@ -227,6 +224,11 @@ func (c *component) kubelet(ctx context.Context, cfg kubelet.Config, o *config.O
 	r, images, err := cri.Connect(ctx, o.Component.ContainerRuntimeEndpoint)
 	if err != nil {
 		return err
+	}
+	if e := o.Component.ImageServiceEndpoint; e != "" {
+		if _, images, err = cri.Connect(ctx, e); err != nil {
+			return err
+		}
 	}
 	g := run.New(ctx)
 	kc, err := c.connection(g, cfg.NodeName, o, server)

@@ -49,7 +49,7 @@ func (o *proxyOptions) flags(c *component, cfg *proxy.Config) {
 			bools: strings.Fields("masquerade-all ipvs-strict-arp cleanup-ipvs iptables-localhost-nodeports init-only bind-address-hard-fail")},
 		retired{why: "the kernel's own limits of connection tracking stay", names: strings.Fields("conntrack-max conntrack-max-per-core conntrack-min conntrack-tcp-timeout-close-wait conntrack-tcp-timeout-established conntrack-udp-timeout conntrack-udp-timeout-stream"), bools: []string{"conntrack-tcp-be-liberal"}},
 		retired{why: "the client is not limited", names: []string{"kube-api-qps", "kube-api-burst", "kube-api-content-type"}},
-		retired{why: "see --kubeconfig", names: []string{"write-config-to", "show-hidden-metrics-for-version"}, bools: []string{"profiling"}},
+		retired{why: "see --kubeconfig", names: []string{"write-config-to"}, bools: []string{"profiling"}},
 	)
 }
 

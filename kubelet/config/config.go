@@ -264,7 +264,6 @@ func general() map[string]flag {
 		"cgroup-root":          text(func(o *Options) *string { return &o.Component.CgroupRoot }),
 		"cgroups-per-qos":      truth(func(o *Options) **bool { return &o.Component.CgroupsPerQOS }),
 		"cpu-cfs-quota":        truth(func(o *Options) **bool { return &o.Component.CPUCFSQuota }),
-		"fail-swap-on":         truth(func(o *Options) **bool { return &o.Component.FailSwapOn }),
 		"register-node":        truth(func(o *Options) **bool { return &o.Component.RegisterNode }),
 		"register-with-taints": {set: taints},
 		"provider-id":          text(func(o *Options) *string { return &o.Component.ProviderID }),
@@ -278,8 +277,6 @@ func general() map[string]flag {
 		"serialize-image-pulls":        truth(func(o *Options) **bool { return &o.Component.SerializeImagePulls }),
 		"seccomp-default":              truth(func(o *Options) **bool { return &o.Component.SeccompDefault }),
 		"node-status-update-frequency": span(func(o *Options) *metav1.Duration { return &o.Component.NodeStatusUpdateFrequency }),
-		"sync-frequency":               span(func(o *Options) *metav1.Duration { return &o.Component.SyncFrequency }),
-		"runtime-request-timeout":      span(func(o *Options) *metav1.Duration { return &o.Component.RuntimeRequestTimeout }),
 		"healthz-port": {set: func(o *Options, v string) error {
 			n, err := strconv.ParseInt(v, 10, 32)
 			o.Component.HealthzPort = ptr(int32(n))
@@ -300,25 +297,54 @@ func general() map[string]flag {
 	}
 }
 
-// retired are flags of earlier releases and of settings that have no effect here.
-func retired() []string {
-	return []string{
-		"pod-infra-container-image", "container-runtime", "network-plugin", "cni-bin-dir", "cni-conf-dir", "cni-cache-dir", "docker-endpoint", "dockershim-checkpoint-dir",
-		"image-pull-progress-deadline", "experimental-bootstrap-kubeconfig", "experimental-check-node-capabilities-before-mount", "experimental-kernel-memcg-notification",
-		"experimental-allocatable-ignore-eviction", "keep-terminated-pod-volumes", "minimum-container-ttl-duration", "maximum-dead-containers", "maximum-dead-containers-per-container",
-		"master-service-namespace", "register-schedulable", "non-masquerade-cidr", "seccomp-profile-root", "allow-privileged", "api-servers", "require-kubeconfig", "cadvisor-port",
-		"cloud-provider", "cloud-config", "azure-container-registry-config", "dynamic-config-dir", "redirect-container-streaming", "chaos-chance", "host-network-sources", "host-pid-sources", "host-ipc-sources",
-		"logtostderr", "alsologtostderr", "log-dir", "log-file", "stderrthreshold", "vmodule", "log-file-max-size", "skip-headers", "skip-log-headers", "add-dir-header", "one-output", "log-flush-frequency", "logging-format",
-		"event-qps", "event-burst", "kube-api-qps", "kube-api-burst", "feature-gates", "hairpin-mode", "pods-per-core", "pod-cidr", "protect-kernel-defaults",
-		"make-iptables-util-chains", "iptables-masquerade-bit", "iptables-drop-bit", "streaming-connection-idle-timeout", "volume-plugin-dir", "oom-score-adj", "kubelet-cgroups", "system-cgroups", "runtime-cgroups",
-		"enforce-node-allocatable", "kube-reserved-cgroup", "system-reserved-cgroup", "cpu-manager-policy", "cpu-manager-reconcile-period", "topology-manager-policy", "topology-manager-scope", "memory-manager-policy", "reserved-cpus", "enable-debugging-handlers", "contention-profiling", "lock-file", "exit-on-lock-contention",
-		"container-hints", "containerd", "containerd-namespace", "boot-id-file", "machine-id-file", "global-housekeeping-interval", "housekeeping-interval", "node-status-max-images", "registry-qps", "registry-burst",
-		"file-check-frequency", "http-check-frequency", "manifest-url", "manifest-url-header", "tls-cipher-suites", "tls-min-version", "authentication-token-webhook-cache-ttl", "authorization-webhook-cache-authorized-ttl",
-		"authorization-webhook-cache-unauthorized-ttl", "local-storage-capacity-isolation", "image-credential-provider-config", "image-credential-provider-bin-dir", "max-open-files", "cpu-cfs-quota-period", "experimental-mounter-path",
-		"kubelet-cgroups-per-qos", "qos-reserved", "runonce", "enable-controller-attach-detach", "kernel-memcg-notification", "application-metrics-count-limit",
-		"storage-driver-buffer-duration", "storage-driver-db", "storage-driver-host", "storage-driver-password", "storage-driver-secure", "storage-driver-table", "storage-driver-user", "enable-load-reader", "event-storage-age-limit", "event-storage-event-limit",
-		"log-cadvisor-usage", "docker", "docker-only", "docker-root", "docker-tls", "docker-tls-ca", "docker-tls-cert", "docker-tls-key", "docker-env-metadata-whitelist", "containerd-env-metadata-whitelist", "really-crash-for-testing", "bootstrap-checkpoint-path",
+// retired are flags of earlier releases and of settings that have no effect here,
+// by what is so instead.
+var retired = map[string][]string{
+	"the container runtime's configuration says it": strings.Fields(`pod-infra-container-image container-runtime network-plugin cni-bin-dir cni-conf-dir cni-cache-dir docker-endpoint dockershim-checkpoint-dir
+		image-pull-progress-deadline hairpin-mode pod-cidr non-masquerade-cidr seccomp-profile-root redirect-container-streaming azure-container-registry-config
+		containerd containerd-namespace docker docker-only docker-root docker-tls docker-tls-ca docker-tls-cert docker-tls-key`),
+	"logs go to standard error": strings.Fields(`logtostderr alsologtostderr log-dir log-file stderrthreshold vmodule log-file-max-size skip-headers skip-log-headers add-dir-header one-output
+		log-flush-frequency log-backtrace-at logging-format log-json-info-buffer-size log-json-split-stream log-text-info-buffer-size log-text-split-stream`),
+	"no feature here is behind a gate":                                           {"feature-gates"},
+	"this release behaves as itself":                                             {"emulated-version", "min-compatibility-version"},
+	"all metrics are shown, with all their labels":                               strings.Fields("allow-metric-labels allow-metric-labels-manifest disabled-metrics show-hidden-metrics-for-version application-metrics-count-limit"),
+	"the client is not limited; the API server is fair to all":                   strings.Fields("event-qps event-burst kube-api-qps kube-api-burst kube-api-content-type"),
+	"pulls are limited by --serialize-image-pulls alone":                         {"registry-qps", "registry-burst"},
+	"pulls are by the pod's secrets alone":                                       {"image-credential-provider-config", "image-credential-provider-bin-dir"},
+	"use --kubeconfig":                                                           strings.Fields("experimental-bootstrap-kubeconfig api-servers require-kubeconfig"),
+	"privileged containers are for the namespace's Pod Security level to refuse": strings.Fields("allow-privileged host-network-sources host-pid-sources host-ipc-sources"),
+	"usage is read from control groups when somebody asks": strings.Fields(`cadvisor-port container-hints boot-id-file machine-id-file global-housekeeping-interval housekeeping-interval volume-stats-agg-period
+		storage-driver-buffer-duration storage-driver-db storage-driver-host storage-driver-password storage-driver-secure storage-driver-table storage-driver-user enable-load-reader
+		event-storage-age-limit event-storage-event-limit log-cadvisor-usage docker-env-metadata-whitelist containerd-env-metadata-whitelist`),
+	"dead containers go with their pod or by --eviction-hard":                 strings.Fields("keep-terminated-pod-volumes minimum-container-ttl-duration maximum-dead-containers maximum-dead-containers-per-container"),
+	"processors and memory are the kernel's to place":                         strings.Fields("cpu-manager-policy cpu-manager-policy-options cpu-manager-reconcile-period topology-manager-policy topology-manager-policy-options topology-manager-scope memory-manager-policy reserved-cpus"),
+	"pods are limited by their own control groups, nodes by what is reserved": strings.Fields("enforce-node-allocatable kube-reserved-cgroup system-reserved-cgroup kubelet-cgroups system-cgroups runtime-cgroups kubelet-cgroups-per-qos qos-reserved cpu-cfs-quota-period pods-per-core"),
+	"both versions of control groups will do":                                 {"fail-cgroupv1"},
+	"memory is looked at every few seconds":                                   {"experimental-kernel-memcg-notification", "kernel-memcg-notification", "experimental-allocatable-ignore-eviction"},
+	"nodes without a cloud are the only ones":                                 {"cloud-provider", "cloud-config"},
+	"the file of --config is read at start":                                   {"dynamic-config-dir", "bootstrap-checkpoint-path"},
+	"manifests are files, followed as they change":                            strings.Fields("file-check-frequency http-check-frequency manifest-url manifest-url-header"),
+	"the proxy and the network make their own rules":                          strings.Fields("make-iptables-util-chains iptables-masquerade-bit iptables-drop-bit"),
+	"the kubelet's API is always served":                                      strings.Fields("enable-debugging-handlers contention-profiling streaming-connection-idle-timeout"),
+	"Go's own rules hold":                                                     strings.Fields("tls-cipher-suites tls-min-version"),
+	"reviews are remembered as long as upstream's by default":                 strings.Fields("authentication-token-webhook-cache-ttl authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl"),
+	"drivers are those of CSI":                                                strings.Fields("volume-plugin-dir experimental-mounter-path experimental-check-node-capabilities-before-mount enable-controller-attach-detach local-storage-capacity-isolation"),
+	"the process is left as the init system starts it":                        strings.Fields("oom-score-adj max-open-files protect-kernel-defaults lock-file exit-on-lock-contention runonce chaos-chance really-crash-for-testing"),
+	"swap is left to the administrator; kubeadm's preflight warns of it":      {"fail-swap-on"},
+	"pods are looked at when something changes, and every minute":             {"sync-frequency"},
+	"a call of the runtime may take two minutes":                              {"runtime-request-timeout"},
+	"the Node says all it has":                                                strings.Fields("node-status-max-images register-schedulable master-service-namespace"),
+}
+
+// Retired are the flags that are accepted with a warning, and what is so instead.
+func Retired() map[string]string {
+	out := map[string]string{}
+	for why, names := range retired {
+		for _, name := range names {
+			out[name] = why
+		}
 	}
+	return out
 }
 
 func taints(o *Options, v string) error {
@@ -373,7 +399,7 @@ func Parse(args []string) (*Options, error) {
 
 // apply sets what args say.
 func apply(args []string, o *Options) (warnings []string, err error) {
-	known, old := flags(), retired()
+	known, old := flags(), Retired()
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		if !strings.HasPrefix(a, "-") {
@@ -382,7 +408,7 @@ func apply(args []string, o *Options) (warnings []string, err error) {
 		name, v, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
 		name = strings.ReplaceAll(name, "_", "-")
 		f, ok := known[name]
-		if !ok && !slices.Contains(old, name) {
+		if !ok && old[name] == "" {
 			return nil, fmt.Errorf("unknown flag: --%s", name)
 		}
 		if !given {
@@ -397,7 +423,7 @@ func apply(args []string, o *Options) (warnings []string, err error) {
 			}
 		}
 		if !ok {
-			warnings = append(warnings, fmt.Sprintf("Flag --%s has been deprecated or has no effect here", name))
+			warnings = append(warnings, fmt.Sprintf("Flag --%s has been deprecated, %s", name, old[name]))
 			continue
 		}
 		if err := f.set(o, v); err != nil {

@@ -13,12 +13,12 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := Parse([]string{"--config=" + file, "--cluster-domain", "my.domain", "--max-pods=9", "--network-plugin=cni", "--logtostderr", "--node-labels=a=b,c=d", "--register-with-taints=k=v:NoSchedule", "--fail-swap-on=false"})
+	o, err := Parse([]string{"--config=" + file, "--cluster-domain", "my.domain", "--max-pods=9", "--network-plugin=cni", "--logtostderr", "--node-labels=a=b,c=d", "--register-with-taints=k=v:NoSchedule", "--seccomp-default"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := o.Component
-	if c.MaxPods != 9 || c.ClusterDomain != "my.domain" || c.ClusterDNS[0] != "10.96.0.10" || !*c.Authentication.Anonymous.Enabled || *c.FailSwapOn {
+	if c.MaxPods != 9 || c.ClusterDomain != "my.domain" || c.ClusterDNS[0] != "10.96.0.10" || !*c.Authentication.Anonymous.Enabled || !*c.SeccompDefault {
 		t.Errorf("got %+v", c)
 	}
 	if c.SyncFrequency.Duration.Seconds() != 60 || c.ContainerLogMaxSize != "10Mi" || !*c.Authentication.Webhook.Enabled {
