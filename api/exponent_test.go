@@ -21,6 +21,9 @@ func TestWhatIsNoQuantityIsRead(t *testing.T) {
 				if err := Encode(f, m, &b); err != nil {
 					t.Fatal(err)
 				}
+				if _, _, err := DecodeOwn(f, b.Bytes(), nil); err != nil {
+					t.Errorf("%q %q in format %d, our own: %v", uid, data, f, err)
+				}
 				got, _, err := Decode(f, b.Bytes(), nil, false)
 				if err != nil || got.(*corev1.ConfigMap).UID != m.UID || got.(*corev1.ConfigMap).Data["k"] != data {
 					t.Errorf("%q %q in format %d: %v", uid, data, f, err)

@@ -300,7 +300,7 @@ func decode(mediaType string, data []byte) (runtime.Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("unexpected content type %q", mediaType)
 	}
-	obj, _, err := api.Decode(f, data, nil, false)
+	obj, _, err := api.DecodeOwn(f, data, nil)
 	if err != nil && f == api.FormatJSON && runtime.IsNotRegisteredError(err) {
 		obj, _, err = unstructured.UnstructuredJSONScheme.Decode(data, nil, nil)
 	}

@@ -55,7 +55,7 @@ func (l *Ledger) readRanges(ctx context.Context) error {
 	}
 	ranges := map[string]rangeOf{}
 	for _, r := range page.Records {
-		obj, _, err := api.Decode(api.FormatProtobuf, r.Value, nil, false)
+		obj, _, err := api.DecodeOwn(api.FormatProtobuf, r.Value, nil)
 		if err != nil {
 			return fmt.Errorf("ledger: decode %s: %w", r.Key, err)
 		}

@@ -54,7 +54,7 @@ func (s *Served) decodeTyped(value []byte) (api.Object, error) {
 	if bytes.HasPrefix(value, protoMagic) {
 		f = api.FormatProtobuf
 	}
-	got, gvk, err := api.Decode(f, value, &s.Info.GroupVersionKind, false)
+	got, gvk, err := api.DecodeOwn(f, value, &s.Info.GroupVersionKind)
 	if err != nil {
 		return nil, err
 	}
