@@ -11,7 +11,7 @@ if ! command -v go >/dev/null; then
 fi
 declare -A package=([gcc]=gcc [runc]=runc [mount]=mount [nsenter]=util-linux [ip]=iproute2 [curl]=curl [dpkg-deb]=dpkg)
 if [ "${1:-}" = tests ]; then
-	package+=([keepalived]=keepalived [nginx]="nginx libnginx-mod-stream" [nc]=netcat-openbsd [cfssl]=golang-cfssl [openssl]=openssl [ss]=iproute2 [nft]=nftables [netstat]=net-tools)
+	package+=([keepalived]=keepalived [nginx]="nginx libnginx-mod-stream" [nc]=netcat-openbsd [cfssl]=golang-cfssl [openssl]=openssl [ss]=iproute2 [nft]=nftables [netstat]=net-tools [supervisord]=supervisor)
 fi
 missing=()
 for program in "${!package[@]}"; do

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,8 +24,8 @@ import (
 // door is the administrator's way to the API by what listens on a machine's 6443.
 type door struct {
 	*testing.T
-	url string
-	c   *http.Client
+	url  string
+	conf *rest.Config
 }
 
 // newDoor is a door at a machine, for the administrator whose file is on another.
@@ -35,11 +36,11 @@ func newDoor(t *testing.T, admin, at *lab.Guided) *door {
 		t.Fatal(err)
 	}
 	rc.TLSClientConfig.ServerName = "kubernetes"
-	c, err := rest.HTTPClientFor(rc)
-	if err != nil {
-		t.Fatal(err)
+	// One's own dialer makes the transport one's own, too: they are shared otherwise.
+	rc.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	return &door{t, "https://" + at.Port, c}
+	return &door{t, "https://" + at.Port, rc}
 }
 
 // ask sends a request that must be answered within wait, and reads the answer
@@ -54,9 +55,15 @@ func (d *door) ask(wait time.Duration, method, path, body string, result any) (i
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := d.c.Do(req)
+	// Each request is a new client's, as kubectl is one: a connection through a
+	// balancer to a server that was cut off is not known to be dead for 45 s.
+	c, err := rest.HTTPClientFor(d.conf)
 	if err != nil {
-		d.c.CloseIdleConnections() // the next try is a new client's
+		return 0, err
+	}
+	defer c.CloseIdleConnections()
+	res, err := c.Do(req)
+	if err != nil {
 		return 0, err
 	}
 	defer res.Body.Close()

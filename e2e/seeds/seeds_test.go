@@ -11,6 +11,7 @@ import (
 // binaries with flags of 2019, by hand, by unit file and by supervisor.
 func TestBareBinaries(t *testing.T) {
 	several(t)
+	need(t, "openssl", "supervisord")
 	l := lab.New(t)
 	master, one, two := l.Guided("k8s-master", 21), l.Guided("k8s-node1", 22), l.Guided("k8s-node2", 23)
 	p := newPlayer(t, master, one, two)
