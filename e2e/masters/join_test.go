@@ -1,6 +1,7 @@
 package masters
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -9,11 +10,14 @@ import (
 
 // TestJoinAndReset: two machines become control planes by the line that init
 // prints; one leaves, and comes again; one whose join is killed half-way joins by
-// the same line.
+// the same line. When the two hours of the uploaded certificates are over, who
+// joins is told how they are uploaded again.
 func TestJoinAndReset(t *testing.T) {
 	m := three(t)
-	m1, m2, m3 := m.all[0], m.all[1], m.all[2]
+	m1, m3 := m.all[0], m.all[2]
 	m.join(2)
+
+	m.expired(m3)
 
 	// The join ends when etcd has heard of the new member, by nobody's will.
 	ended := m3.Start("join", m.line...)
@@ -58,5 +62,28 @@ func TestJoinAndReset(t *testing.T) {
 	m3.StartKubelet()
 	m.join(3)
 	m.whole(1, 2, 3)
-	_ = m2
+}
+
+// expired makes the two hours of the uploaded certificates over, and another
+// upload of them by the command that a join names; c is not yet of the cluster.
+func (m *masters) expired(c *lab.Computer) {
+	m.Helper()
+	m1 := m.all[0]
+	name := strings.TrimSpace(m1.K("get", "secret", "kubeadm-certs", "-n", "kube-system", "-o", "jsonpath={.metadata.ownerReferences[0].name}"))
+	m1.Says(m1.Do("kubeadm", "token", "list"), strings.TrimPrefix(name, "bootstrap-token-"), "Proxy for managing TTL for the kubeadm-certs secret")
+	m1.K("patch", "secret", name, "-n", "kube-system", "-p", `{"stringData": {"expiration": "2020-01-01T00:00:00Z"}}`)
+	lab.Until(m1, "the certificates are gone with their token", func() error {
+		if out, err := m1.Kubectl("get", "secret", "kubeadm-certs", "-n", "kube-system"); err == nil || !strings.Contains(out, "NotFound") {
+			return fmt.Errorf("%v %s", err, out)
+		}
+		return nil
+	})
+	if out, err := c.Try(m.line...); err == nil || !strings.Contains(out, `Secret "kubeadm-certs" was not found`) || !strings.Contains(out, "kubeadm init phase upload-certs --upload-certs") {
+		m.Errorf("join when the certificates are gone: %v\n%s", err, out)
+	}
+	said := words(m1.Do("kubeadm", "init", "phase", "upload-certs", "--upload-certs"))
+	if out, err := c.Try(m.line...); err == nil || !strings.Contains(out, "the --certificate-key is not the one the certificates were uploaded with") || !strings.Contains(out, "kubeadm init phase upload-certs --upload-certs") {
+		m.Errorf("join by the key of an earlier upload: %v\n%s", err, out)
+	}
+	m.line[len(m.line)-1] = said[len(said)-1]
 }
