@@ -125,6 +125,14 @@ func TestNodeLife(t *testing.T) {
 
 	node.StopKubelet()
 	master.Says(master.K("delete", "node", "node4"), `node "node4" deleted`)
+	timed(master, "pods of a deleted node are gone after", func() {
+		lab.Within(master, 3*lab.Limit, "no pod is on node4", func() error {
+			if out, err := master.Kubectl("get", "pods", "-A", "--field-selector=spec.nodeName=node4", "-o", "name"); err != nil || out != "" {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		})
+	})
 	if out, err := master.Kubectl("get", "node", "node4"); err == nil || !strings.Contains(out, `nodes "node4" not found`) {
 		t.Errorf("a deleted node is there: %v %s", err, out)
 	}
