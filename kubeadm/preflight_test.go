@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kubeadm/config"
 )
@@ -232,5 +234,21 @@ func TestNodesHaveImagesUnderTheirClustersNames(t *testing.T) {
 	c.Default(Version())
 	if got := namesIn(c, []string{"registry.k8s.io/pause:3"}); len(got) != 1 {
 		t.Errorf("names where nobody asks for another: %v", got)
+	}
+}
+
+func TestResetTakesItsOwnLinksAndTables(t *testing.T) {
+	for name, want := range map[string]bool{"cni0": true, "flannel.1": true, "flannel0": true, "eth0": false, "lo": false, "cni0x": false, "docker0": false, "flannelx": false} {
+		if isPodLink(name) != want {
+			t.Errorf("link %s: taken %v, want %v", name, !want, want)
+		}
+	}
+	for name, want := range map[string]bool{"sampan-proxy": true, "sampan-masquerade": true, "sampan-masquerade-cni0": true, "sampan-hostports": true, "filter": false, "firewalld": false, "sampan-vm": false} {
+		if isNodeTable(name) != want {
+			t.Errorf("table %s: taken %v, want %v", name, !want, want)
+		}
+	}
+	if err := deleteLink(1 << 30); !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EPERM) {
+		t.Errorf("a link that is not there: %v", err)
 	}
 }

@@ -160,9 +160,10 @@ func cleanNode(ctx context.Context, r *resetRun) error {
 			r.say("[reset] WARNING: %v", err)
 		}
 	}
-	r.say("\nThe reset process does not perform cleanup of CNI plugin configuration,\nnetwork filtering rules and kubeconfig files.\n\n" +
+	cleanNetwork(r.say)
+	r.say("\nThe reset process does not perform cleanup of CNI plugin configuration,\nnetwork filtering rules of other programs and kubeconfig files.\n\n" +
 		"For information on how to perform this cleanup manually, please see:\n    https://k8s.io/docs/reference/setup-tools/kubeadm/kubeadm-reset/\n\n" +
-		"kube-proxy's own rules are removed by: kube-proxy --cleanup\n")
+		"The configuration of the network add-on: rm -rf /etc/cni/net.d\nA kubeconfig that leads to this cluster: rm $HOME/.kube/config\n")
 	return nil
 }
 

@@ -63,8 +63,17 @@ kubectl create configmap kubeadm-config -n kube-system --from-file=ClusterConfig
 	c.Says(c.K("get", "configmap", "kubeadm-config", "-n", "kube-system", "-o", "yaml"), "kubernetesVersion: "+version)
 
 	c.StopKubelet()
-	c.Says(c.Do("kubeadm", "reset", "-f", "--cleanup-tmp-dir"), "there is nobody to leave to", "/etc/kubernetes/tmp")
+	lab.Until(c, "the kubelet has ended", func() error {
+		if _, err := c.Try("pidof", "kubelet"); err == nil {
+			return errNotYet
+		}
+		return nil
+	})
+	c.Says(c.Do("kubeadm", "reset", "-f", "--cleanup-tmp-dir"), "there is nobody to leave to", "/etc/kubernetes/tmp", "[reset] Deleting the network link cni0", "[reset] Deleting the nftables table sampan-proxy")
 	if out := c.Sh("ls -A /etc/kubernetes /var/lib/etcd /etc/kubernetes/tmp | grep -E 'conf$|member|backup|unfinished' || true"); out != "" {
 		t.Errorf("reset left:\n%s", out)
+	}
+	if out := c.Sh("ls /sys/class/net; nft list tables; ls -A /var/lib/cni"); strings.Contains(out, "cni0") || strings.Contains(out, "sampan") {
+		t.Errorf("reset left in the kernel:\n%s", out)
 	}
 }
