@@ -1,10 +1,12 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -88,10 +90,17 @@ func Decode(f Format, data []byte, fallback *schema.GroupVersionKind, strict boo
 }
 
 // DecodeOwn reads what a server of this API wrote: a stored value, an answer. It
-// was judged when it came in, so nothing in it is taken for an attack: whatever
-// Decode suspects of others' bytes, an object that is there can be read.
+// was judged when it came in, so only what certainly is a quantity no one can
+// read is refused: whatever else Decode suspects of others' bytes, an object that
+// is there can be read.
 func DecodeOwn(f Format, data []byte, fallback *schema.GroupVersionKind) (runtime.Object, *schema.GroupVersionKind, error) {
-	return serializers().lenient[f].Decode(data, fallback, nil)
+	lenient := serializers().lenient[f]
+	if without := spoilt(f, data); without != nil {
+		if _, gvk, err := lenient.Decode(without, fallback, nil); err != nil && (f != FormatProtobuf || errors.Is(err, resource.ErrFormatWrong)) {
+			return nil, gvk, err
+		}
+	}
+	return lenient.Decode(data, fallback, nil)
 }
 
 // DecodeInto reads one object of format f that a server of this API wrote into

@@ -54,4 +54,7 @@ func TestAnImmenseQuantityInProtobuf(t *testing.T) {
 	if _, _, err := Decode(FormatProtobuf, bad, nil, false); err == nil {
 		t.Error("it was read")
 	}
+	if _, _, err := DecodeOwn(FormatProtobuf, bad, nil); err == nil {
+		t.Error("it was read from what is stored")
+	}
 }
