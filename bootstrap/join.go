@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -32,46 +33,46 @@ func ensureNodeCert(ctx context.Context, server client.Config, c Config, dir str
 	if err != nil {
 		return err
 	}
-	if err := requestNodeCert(ctx, boot, c.NodeName, dir); err != nil {
+	cert, key, err := requestNodeCert(ctx, boot, c.NodeName)
+	if err != nil {
 		return fmt.Errorf("join %s: %w", c.Join, err)
-	}
-	return nil
-}
-
-// requestNodeCert gets a node's client certificate, and writes it and its key to dir.
-func requestNodeCert(ctx context.Context, boot client.Interface, node, dir string) error {
-	key, err := pki.NewKey("")
-	if err != nil {
-		return err
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
-	}, key)
-	if err != nil {
-		return err
-	}
-	cert, err := sign(ctx, boot, pki.EncodeRequest(der))
-	if err != nil {
-		return err
-	}
-	text, err := pki.EncodeKey(key)
-	if err != nil {
-		return err
-	}
-	if _, err := tls.X509KeyPair(cert, text); err != nil {
-		return fmt.Errorf("the certificate signed for this node does not fit: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := pki.WriteFile(dir+"/kubelet-client.key", text, 0o600); err != nil {
+	if err := pki.WriteFile(dir+"/kubelet-client.key", key, 0o600); err != nil {
 		return err
 	}
 	return pki.WriteFile(dir+"/kubelet-client.crt", cert, 0o644)
 }
 
+// requestNodeCert gets a node's client certificate, and makes its key.
+func requestNodeCert(ctx context.Context, boot client.Interface, node string) (cert, text []byte, err error) {
+	key, err := pki.NewKey("")
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
+	}, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cert, err = sign(ctx, boot, pki.EncodeRequest(der)); err != nil {
+		return nil, nil, err
+	}
+	if text, err = pki.EncodeKey(key); err != nil {
+		return nil, nil, err
+	}
+	if _, err := tls.X509KeyPair(cert, text); err != nil {
+		return nil, nil, fmt.Errorf("the certificate signed for this node does not fit: %w", err)
+	}
+	return cert, text, nil
+}
+
 // NodeKubeconfig is a kubelet's TLS bootstrap: it gets the node's certificate
-// by the token of one kubeconfig and writes another that uses it.
+// by the token of one kubeconfig and writes another that uses it. Certificate and
+// key are one file, kubelet-client-current.pem, as upstream's.
 func NodeKubeconfig(ctx context.Context, from, to, certDir, node string) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
@@ -81,8 +82,16 @@ func NodeKubeconfig(ctx context.Context, from, to, certDir, node string) error {
 	if err != nil {
 		return err
 	}
-	if err := requestNodeCert(ctx, boot, node, certDir); err != nil {
+	cert, key, err := requestNodeCert(ctx, boot, node)
+	if err != nil {
 		return fmt.Errorf("TLS bootstrap: %w", err)
+	}
+	current := filepath.Join(certDir, "kubelet-client-current.pem")
+	if err := os.MkdirAll(certDir, 0o700); err != nil {
+		return err
+	}
+	if err := pki.WriteFile(current, slices.Concat(bytes.TrimRight(cert, "\n"), []byte("\n"), key), 0o600); err != nil {
+		return err
 	}
 	server, ca, err := client.ClusterOf(text)
 	if err != nil {
@@ -90,7 +99,7 @@ func NodeKubeconfig(ctx context.Context, from, to, certDir, node string) error {
 	}
 	return client.Kubeconfig{
 		Cluster: "default-cluster", User: "default-auth", Server: server, CA: ca,
-		CertFile: filepath.Join(certDir, "kubelet-client.crt"), KeyFile: filepath.Join(certDir, "kubelet-client.key"),
+		CertFile: current, KeyFile: current,
 	}.Write(to)
 }
 

@@ -73,7 +73,7 @@ func FromOptions(o *config.Options, hostname string) (Config, error) {
 	c.UnsafeSysctls, c.AppArmor = u.AllowedUnsafeSysctls, apparmor()
 	c.ImageMaxAge = u.ImageMaximumGCAge.Duration
 	c.PodPids = max(deref(u.PodPidsLimit), 0)
-	c.Certs = rotation(&c, o, u)
+	c.Certs = rotation(o, u)
 	c.Component = u
 	if deref(u.EnableServer) {
 		c.Serve = serveConfig(o, u)
@@ -89,24 +89,29 @@ func apparmor() bool {
 
 // rotation says which certificates the agent shall renew: its client
 // certificate where TLS bootstrap has put it, and the endpoint's.
-func rotation(c *Config, o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *certs.Config {
-	out := &certs.Config{Node: c.NodeName, IPs: c.NodeIPs}
+func rotation(o *config.Options, u *kubeletv1beta1.KubeletConfiguration) *certs.Config {
+	out := &certs.Config{}
 	if u.ServerTLSBootstrap && u.TLSCertFile == "" {
 		out.Serving = certs.ServingFile(o.CertDir)
 	}
 	if u.RotateCertificates {
 		one := filepath.Join(o.CertDir, "kubelet-client-current.pem")
-		out.ClientCert, out.ClientKey = filepath.Join(o.CertDir, "kubelet-client.crt"), filepath.Join(o.CertDir, "kubelet-client.key")
-		if _, err := os.Stat(one); err == nil {
+		crt, key := filepath.Join(o.CertDir, "kubelet-client.crt"), filepath.Join(o.CertDir, "kubelet-client.key") // of a join to servers
+		if exists(one) || toBootstrap(o) {
 			out.ClientCert, out.ClientKey = one, one
-		} else if _, err := os.Stat(out.ClientCert); err != nil && !toBootstrap(o) {
-			out.ClientCert, out.ClientKey = "", "" // it came some other way, and is not ours to renew
-		}
+		} else if exists(crt) {
+			out.ClientCert, out.ClientKey = crt, key
+		} // else it came some other way, and is not ours to renew
 	}
 	if out.Serving == "" && out.ClientCert == "" {
 		return nil
 	}
 	return out
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // toBootstrap says that the client certificate is still to come by a token.

@@ -65,7 +65,8 @@ type Config struct {
 	Serve *Serve
 	// Plugins lets storage drivers of the node register themselves.
 	Plugins bool
-	// Certs says which certificates the agent renews by itself; nil is none.
+	// Certs says which certificates the agent renews by itself; nil is none. Whose
+	// they are is said by NodeName and NodeIPs.
 	Certs *certs.Config
 	// Component is the configuration as the user gave it, shown at /configz.
 	Component any

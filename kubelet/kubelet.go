@@ -53,7 +53,8 @@ type Kubelet struct {
 	work    *queue.Queue[types.UID] // pods to bring forward
 	reports *queue.Queue[types.UID] // statuses to write
 
-	staticRead atomic.Bool // the manifests were read once, or there are none
+	staticRead atomic.Bool   // the manifests were read once, or there are none
+	reread     chan struct{} // the manifests are to be read again
 
 	mu   sync.Mutex
 	pods map[types.UID]*worker
@@ -71,7 +72,7 @@ func New(cfg Config, deps Deps) (*Kubelet, error) {
 	k := &Kubelet{
 		cfg: cfg, deps: deps, log: deps.Log.With("room", "kubelet"),
 		work: queue.New[types.UID](policy), reports: queue.New[types.UID](policy),
-		pods: map[types.UID]*worker{}, metrics: newMetrics(deps.Metrics, cfg.NodeName),
+		pods: map[types.UID]*worker{}, reread: make(chan struct{}, 1), metrics: newMetrics(deps.Metrics, cfg.NodeName),
 	}
 	if deps.Metrics != nil {
 		deps.Metrics.Unregister(running{k}) // of an agent before this one
@@ -139,7 +140,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		g.Go("storage drivers", k.drivers.Run)
 	}
 	if c := k.cfg.Certs; c != nil {
-		k.certs = certs.New(*c, k.deps.Client, k.log)
+		mine := *c
+		mine.Node, mine.IPs = k.cfg.NodeName, k.cfg.NodeIPs // as they are now: an address may have been found since
+		k.certs = certs.New(mine, k.deps.Client, k.log)
 		g.Go("certificates", k.certs.Run)
 	}
 	if s := k.cfg.Serve; s != nil {

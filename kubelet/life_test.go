@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sampan-dev/sampan/client"
 	fakeclient "github.com/sampan-dev/sampan/client/fake"
@@ -343,6 +344,37 @@ func TestADeletedMirrorComesBack(t *testing.T) {
 		}
 		if now := b.rt.Find("main"); now.Status.Id != id || now.Status.FinishedAt != 0 {
 			t.Errorf("container %s became %s", id, now.Status.Id)
+		}
+		b.stop()
+	})
+}
+
+// A manifest that is moved away and back before its pod has ended brings the pod
+// back: what its file says is so in the end.
+func TestAManifestThatComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		after(time.Second)
+		manifests := map[types.UID]*corev1.Pod{"hash": apiPod("anchor-n1", func(p *corev1.Pod) { p.UID, p.Annotations = "hash", map[string]string{hashAnnotation: "hash"} })}
+		known := map[types.UID]bool{}
+		b.k.heed(manifests, known)
+		after(3 * time.Second)
+		id := b.rt.Find("main").Status.Id
+		b.k.heed(nil, known)
+		b.k.heed(manifests, known)
+		for range 10 { // as the reader of manifests does, now and then and when a static pod is gone
+			after(20 * time.Second)
+			select {
+			case <-b.k.reread:
+			default:
+			}
+			b.k.heed(manifests, known)
+		}
+		if now := b.rt.Find("main"); now == nil || now.Status.Id == id || now.Status.FinishedAt != 0 {
+			t.Errorf("container %s became %+v", id, now)
+		}
+		if mirror := b.pod("anchor-n1"); mirror == nil || !semantics.Ready(mirror) {
+			t.Errorf("the static pod is shown as %+v", mirror)
 		}
 		b.stop()
 	})

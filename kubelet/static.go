@@ -43,21 +43,7 @@ func (k *Kubelet) static(ctx context.Context) error {
 		if err != nil {
 			k.log.Warn("reading manifests failed", "dir", k.cfg.StaticPods, "err", err)
 		} else {
-			for uid, pod := range now {
-				if !known[uid] {
-					k.update(pod, true)
-				}
-				known[uid] = true
-			}
-			for uid := range known {
-				if now[uid] == nil {
-					delete(known, uid)
-					if w := k.worker(uid); w != nil {
-						w.remove()
-						k.work.Add(uid)
-					}
-				}
-			}
+			k.heed(now, known)
 			if !k.staticRead.Swap(true) {
 				if err := k.relist(ctx); err != nil {
 					return err
@@ -67,11 +53,32 @@ func (k *Kubelet) static(ctx context.Context) error {
 		t := clock.NewTimer(rescan)
 		select {
 		case <-wake:
+		case <-k.reread:
 		case <-t.C:
 		case <-ctx.Done():
 			return nil
 		}
 		t.Stop()
+	}
+}
+
+// heed makes the static pods those of the manifests. One whose manifest went
+// and came back as it was is begun anew when what it was has ended.
+func (k *Kubelet) heed(now map[types.UID]*corev1.Pod, known map[types.UID]bool) {
+	for uid, pod := range now {
+		if !known[uid] || k.worker(uid) == nil {
+			k.update(pod, true)
+		}
+		known[uid] = true
+	}
+	for uid := range known {
+		if now[uid] == nil {
+			delete(known, uid)
+			if w := k.worker(uid); w != nil {
+				w.remove()
+				k.work.Add(uid)
+			}
+		}
 	}
 }
 
@@ -237,5 +244,9 @@ func (k *Kubelet) staticGone(ctx context.Context, w *worker) {
 	pod, _ := w.view()
 	if have, ok := k.mirror.Get(pod.Namespace, pod.Name); ok && have.Annotations[corev1.MirrorPodAnnotationKey] == string(w.uid) {
 		k.deleteMirror(ctx, have)
+	}
+	select {
+	case k.reread <- struct{}{}: // its manifest may be back
+	default:
 	}
 }
