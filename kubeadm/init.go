@@ -12,6 +12,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/sampan-dev/sampan/api"
 	"github.com/sampan-dev/sampan/bootstrap"
 	"github.com/sampan-dev/sampan/client"
@@ -230,7 +233,19 @@ func waitControlPlane(ctx context.Context, r *initRun) error {
 	if err != nil {
 		return err
 	}
-	return patiently(ctx, r.cfg.Timeouts.KubernetesAPICall.Duration, func(ctx context.Context) error { return adminGrant.apply(ctx, super) })
+	limit := r.cfg.Timeouts.KubernetesAPICall.Duration
+	if err := patiently(ctx, limit, func(ctx context.Context) error { return adminGrant.apply(ctx, super) }); err != nil {
+		return err
+	}
+	// The server judges by what it has heard of; a grant is heard of a moment after it is made.
+	admin, err := client.FromKubeconfig(r.file("admin.conf"), "")
+	if err != nil {
+		return err
+	}
+	return patiently(ctx, limit, func(ctx context.Context) error {
+		_, err := client.Of[corev1.ConfigMap](admin, metav1.NamespaceSystem).List(ctx, &metav1.ListOptions{Limit: 1})
+		return err
+	})
 }
 
 // componentsHealthy asks each component of this machine until it is well.
