@@ -34,6 +34,7 @@ type apiServerFlags struct {
 	advertise                netip.Addr
 	basicAuth, signer        string
 	allowRemote, apiAudience bool
+	privileged               bool
 	admissionOld             []string
 	access                   accessFlags
 	offer                    offerFlags
@@ -58,6 +59,7 @@ func APIServer(ctx context.Context, args []string) int {
 		if err := f.load(c.log); err != nil {
 			return err
 		}
+		f.cfg.NoPrivileged = !f.privileged
 		f.access.clientCA, f.access.requestHeaderCA, f.access.accountKeys = f.clientCA, f.requestHeaderCA, f.accountKeys
 		if err := f.access.load(c, &f.cfg); err != nil {
 			return err
@@ -98,6 +100,7 @@ func (f *apiServerFlags) declare(c *component) {
 	bootstrap.GuardFlags(guards, &cfg.Guard)
 	c.sort(guards, guardHeading)
 	fs = c.in("Misc")
+	fs.BoolVar(&f.privileged, "allow-privileged", true, "If true, allow privileged containers; upstream's default is false. Namespaces restrict them by their Pod Security labels.")
 	fs.StringSliceVar(&f.serviceCIDRs, "service-cluster-ip-range", []string{"10.0.0.0/24"}, "A CIDR notation IP range from which to assign service cluster IPs.")
 	fs.StringVar(&f.kubeletCert, "kubelet-client-certificate", "", "Path to a client cert file for TLS.")
 	fs.StringVar(&f.kubeletKey, "kubelet-client-key", "", "Path to a client key file for TLS.")
@@ -146,7 +149,6 @@ func (f *apiServerFlags) retire(c *component) {
 func apiServerRetired() []retired {
 	return []retired{
 		{why: "it is always so", bools: strings.Fields("enable-swagger-ui etcd-quorum-read watch-cache enable-garbage-collector kubelet-https")},
-		{why: "privileged containers are for the namespace's Pod Security level to refuse", bools: []string{"allow-privileged"}},
 		{why: "profiles are at /debug/pprof, for who may read that path", bools: strings.Fields("profiling contention-profiling"), names: []string{"debug-socket-path"}},
 		{why: "one storage format is written, upstream's, in one etcd", names: strings.Fields("storage-backend storage-media-type storage-versions etcd-servers-overrides etcd-config")},
 		{why: "watches are served from a log of changes that sizes itself", names: strings.Fields("delete-collection-workers deserialization-cache-size watch-cache-sizes default-watch-cache-size target-ram-mb")},

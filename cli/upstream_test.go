@@ -195,7 +195,7 @@ func TestRetiredFlagsWarnAndGoOn(t *testing.T) {
 	for flag, want := range map[string]string{
 		"--profiling=false":                   "Flag --profiling has been deprecated, profiles are at /debug/pprof",
 		"--storage-versions=v1":               "Flag --storage-versions has been deprecated, one storage format is written",
-		"--allow_privileged":                  "Flag --allow-privileged has been deprecated, privileged containers are for",
+		"--enable_garbage_collector":          "Flag --enable-garbage-collector has been deprecated, it is always so",
 		"--feature-gates=A=true":              "Flag --feature-gates has been deprecated, no feature here is behind a gate",
 		"--emulated-version=1.30":             "Flag --emulated-version has been deprecated, this release behaves as itself",
 		"--show-hidden-metrics-for-version=1": "all metrics are shown",

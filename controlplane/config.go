@@ -53,6 +53,7 @@ type Config struct {
 	Access                            Access
 	EnableAdmission, DisableAdmission []string
 	AdmissionConfig                   string // file that configures admission plugins; empty for none
+	NoPrivileged                      bool   // refuse privileged containers everywhere
 	Anonymous                         bool
 	Offer                             Offer
 	Guard                             Guard

@@ -59,7 +59,7 @@ func (j *judges) plugins() map[string]request.Plugin {
 // choose returns the row of plugins that the configuration wants, and warnings
 // about names in it.
 func (g *gate) choose(cfg *Config, registry *rest.Registry) (plugins []request.Plugin, warnings []string, err error) {
-	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins(), NotReady: cfg.Offer.NotReady, Unreachable: cfg.Offer.Unreachable, Config: g.judges.config}
+	d := admission.Deps{Back: g.back, Authorizer: g.authz, Catalog: registry, More: g.judges.plugins(), NotReady: cfg.Offer.NotReady, Unreachable: cfg.Offer.Unreachable, Config: g.judges.config, NoPrivileged: cfg.NoPrivileged}
 	return admission.Choose(d, cfg.EnableAdmission, cfg.DisableAdmission)
 }
 

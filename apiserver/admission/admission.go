@@ -35,6 +35,8 @@ type Deps struct {
 	NotReady, Unreachable time.Duration
 	// Config is what plugins are configured with.
 	Config Configuration
+	// NoPrivileged refuses privileged containers everywhere.
+	NoPrivileged bool
 
 	// baseline holds namespaces without pod-security labels to that level.
 	baseline bool
@@ -168,6 +170,9 @@ func Choose(d Deps, enable, disable []string) (plugins []request.Plugin, warning
 		if p != nil {
 			plugins = append(plugins, p)
 		}
+	}
+	if d.NoPrivileged {
+		plugins = append(plugins, noPrivileged{})
 	}
 	return plugins, warnings, nil
 }
