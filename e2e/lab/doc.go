@@ -2,7 +2,8 @@
 // namespaces, joined by a switch that leads nowhere, which a test furnishes with
 // programs, and stops, kills, cuts off, slows down and starts again.
 //
-// Job: machines, the programs a test starts on them, waiting for what they say.
+// Job: machines, the programs a test starts on them, waiting for what they say, an
+// administrator who writes and remembers what was acknowledged.
 //
 // Not its job: how a machine is made (machine), what runs on it.
 //

@@ -22,7 +22,7 @@ func TestOneThreeFiveAndBack(t *testing.T) {
 	write := func(of int) {
 		t.Helper()
 		lab.Until(t, "a write", func() error {
-			code, text, err := doors[0].ask(10*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", fmt.Sprintf(`{"metadata": {"name": "of-%d-%d"}}`, of, written))
+			code, text, err := doors[0].Ask(10*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", fmt.Sprintf(`{"metadata": {"name": "of-%d-%d"}}`, of, written))
 			if err != nil || code != http.StatusCreated && code != http.StatusConflict {
 				return fmt.Errorf("%d %v %.200s", code, err, text)
 			}

@@ -1,6 +1,7 @@
 package masters
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -50,18 +51,18 @@ func TestLossOfOne(t *testing.T) {
 		victim := m.leader()
 		gone, left := doors[victim], slices.Delete(slices.Clone(doors), victim, victim+1)
 		c := m.all[victim]
-		before := m.restarts(left[0], c.Host)
-		w := m.writes(doors)
-		w.through(clock.Now(), doors)
+		before := left[0].Restarts(c.Host)
+		w := m.Writes("written-"+strings.ReplaceAll(way.name, " ", "-"), doors...)
+		w.Through(clock.Now())
 		start := clock.Now()
 		way.lose(c)
-		acts := m.acts(left[0], strings.ReplaceAll(way.name, " ", "-"), start)
+		acts := left[0].Acts(strings.ReplaceAll(way.name, " ", "-"), start)
 		if way.itself {
 			_ = clock.Sleep(t.Context(), 2*actsWithin)
 		} else {
-			w.refused(gone)
+			refused(t, gone)
 		}
-		silent := w.silence(start, left)
+		silent := w.Silence(start, left...)
 		t.Logf("%s: %s, whose etcd led: the longest time without an acknowledged write through one of the others %.1f s, controllers and scheduler have acted after %.1f s",
 			way.name, c.Host, silent.Seconds(), acts.Seconds())
 		if silent > busy*answersWithin || acts > busy*actsWithin {
@@ -70,13 +71,13 @@ func TestLossOfOne(t *testing.T) {
 		if way.alive {
 			m.noStaleRead(c, left[0])
 		}
-		m.calm(left[0], c.Host, before)
+		left[0].Calm(before, c.Host)
 		start = clock.Now()
 		way.comeBack(c)
-		back := w.through(start, []*door{gone})
-		w.stop()
+		back := w.Through(start, gone)
+		w.Stop()
 		for _, d := range doors {
-			w.kept(d)
+			w.Kept(d)
 		}
 		m.whole(1, 2, 3)
 		t.Logf("%s: %s is written through again %.1f s after it came back", way.name, c.Host, back.Seconds())
@@ -104,9 +105,9 @@ func (m *masters) leader() int {
 }
 
 // noStaleRead changes an object where the majority is, and asks the one cut off.
-func (m *masters) noStaleRead(c *lab.Computer, d *door) {
+func (m *masters) noStaleRead(c *lab.Computer, d *lab.Door) {
 	m.Helper()
-	code, text, err := d.ask(10*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "later"}, "data": {"is": "new"}}`)
+	code, text, err := d.Ask(10*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "later"}, "data": {"is": "new"}}`)
 	if err != nil || code != http.StatusCreated {
 		m.Fatalf("write where the majority is: %d %v %s", code, err, text)
 	}
@@ -131,33 +132,33 @@ func TestLossOfTwo(t *testing.T) {
 	m.join(2, 3)
 	m.whole(1, 2, 3)
 	doors := m.doors()
-	w := m.writes(doors)
-	w.through(clock.Now(), doors)
+	w := m.Writes("written", doors...)
+	w.Through(clock.Now())
 	m1, m2, m3 := m.all[0], m.all[1], m.all[2]
 	m2.PowerOff()
 	m3.PowerOff()
-	w.stop()
+	w.Stop()
 
 	start := clock.Now()
-	code, text, err := doors[0].ask(90*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "refused"}}`)
+	code, text, err := doors[0].Ask(90*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "refused"}}`)
 	t.Logf("one of three: a write is answered after %.1f s by %d %v %s", clock.Since(start).Seconds(), code, err, text)
 	if took := clock.Since(start); err != nil || code < 500 || !strings.Contains(text, "etcd has no leader") || !strings.Contains(text, "etcdserver: request timed out") || took > busy*refusesWithin {
 		t.Errorf("a write without a majority: %d %v %s, after %s; want a word of etcd within %s", code, err, text, took, refusesWithin)
 	}
 	start = clock.Now()
-	code, text, err = doors[0].ask(90*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps/written-1-1", "")
+	code, text, err = doors[0].Ask(90*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps/written-1", "")
 	t.Logf("one of three: a consistent read is answered after %.1f s by %d %v %.300s", clock.Since(start).Seconds(), code, err, text)
 	if took := clock.Since(start); err != nil || code < 500 || took > busy*refusesWithin {
 		t.Errorf("a consistent read without a majority: %d %v %s, after %s", code, err, text, took)
 	}
-	if code, text, err = doors[0].ask(10*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps?resourceVersion=0", ""); err != nil || code != http.StatusOK || !strings.Contains(text, "written-1") {
+	if code, text, err = doors[0].Ask(10*time.Second, http.MethodGet, "/api/v1/namespaces/default/configmaps?resourceVersion=0", ""); err != nil || code != http.StatusOK || !strings.Contains(text, "written-1") {
 		t.Errorf("a read of any age without a majority: %d %v %.300s", code, err, text)
 	}
 	start = clock.Now()
 	m2.PowerOn()
-	back := w.again(m, doors[:1], start)
+	back := w.Again(start, doors[0])
 	t.Logf("two of three again: a write after %.1f s", back.Seconds())
-	w.kept(doors[0])
+	w.Kept(doors[0])
 
 	// None of the others will ever come back.
 	m2.PowerOff()
@@ -165,9 +166,9 @@ func TestLossOfTwo(t *testing.T) {
 	m1.Sh(`set -e
 cp /etc/kubernetes/manifests/etcd.yaml /root/etcd.yaml
 sed -i 's/    - --data-dir=/    - --force-new-cluster=true\n&/' /etc/kubernetes/manifests/etcd.yaml`)
-	alone := w.again(m, doors[:1], start)
+	alone := w.Again(start, doors[0])
 	t.Logf("one survivor, a new cluster: a write after %.1f s", alone.Seconds())
-	w.kept(doors[0])
+	w.Kept(doors[0])
 	if got := m.members(1); got != "m1" {
 		t.Errorf("etcd's members are %q, want m1 alone", got)
 	}
@@ -180,7 +181,7 @@ sed -i 's/    - --data-dir=/    - --force-new-cluster=true\n&/' /etc/kubernetes/
 		return nil
 	})
 	m1.K("delete", "node", "m2", "m3")
-	w.kept(doors[0])
+	w.Kept(doors[0])
 
 	// A machine that was lost comes as a new one.
 	m2.PowerOn()
@@ -194,17 +195,15 @@ sed -i 's/    - --data-dir=/    - --force-new-cluster=true\n&/' /etc/kubernetes/
 	}
 }
 
-// again waits until a write through each of the doors is acknowledged.
-func (w *writer) again(m *masters, doors []*door, start time.Time) time.Duration {
-	m.Helper()
-	for _, d := range doors {
-		lab.Within(m, 2*lab.Limit, "a write through "+d.name, func() error {
-			before := w.count()
-			if w.write(d); w.count() == before {
-				return errNotYet
-			}
-			return nil
-		})
-	}
-	return clock.Since(start)
+// refused waits until a door takes no writes, and a good while longer: what its
+// loss does to the others is over then.
+func refused(t *testing.T, d *lab.Door) {
+	t.Helper()
+	lab.Until(t, d.Host+" is lost", func() error {
+		if code, _, err := d.Ask(2*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"generateName": "lost-"}}`); err == nil && code == http.StatusCreated {
+			return errors.New("it takes writes")
+		}
+		return nil
+	})
+	_ = clock.Sleep(t.Context(), 2*actsWithin)
 }

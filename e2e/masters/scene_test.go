@@ -19,7 +19,6 @@ type masters struct {
 	all []*lab.Computer
 	// line joins a control plane, worker a node.
 	line, worker []string
-	writers      int // that there have been
 }
 
 // three is a lab with a computer each for m1, m2 and m3, of which the first is a
@@ -106,4 +105,15 @@ func (m *masters) members(n int) string {
 func etcdFlags() []string {
 	const pki = "/etc/kubernetes/pki/etcd/"
 	return []string{"--endpoints=https://127.0.0.1:2379", "--cacert=" + pki + "ca.crt", "--cert=" + pki + "healthcheck-client.crt", "--key=" + pki + "healthcheck-client.key"}
+}
+
+// doors are the ways to every control plane.
+func (m *masters) doors() []*lab.Door {
+	m.Helper()
+	admin := m.all[0].Do("cat", "/etc/kubernetes/admin.conf")
+	var out []*lab.Door
+	for _, c := range m.all {
+		out = append(out, c.Door(admin))
+	}
+	return out
 }

@@ -22,14 +22,15 @@ func TestThreeMastersBehindNginx(t *testing.T) {
 		m.Containers()
 	}
 	newPlayer(t, append(append(workers, masters...), lb)...).play("2.txt")
-	losses(t, masters, lb)
+	losses(l, masters, lb)
 }
 
 // losses loses the master whose controllers act, once in each way.
-func losses(t *testing.T, masters []*lab.Guided, lb *lab.Guided) {
+func losses(t *lab.Lab, masters []*lab.Guided, lb *lab.Guided) {
 	t.Helper()
-	door := newDoor(t, masters[0], lb)
-	w := door.writes()
+	admin := masters[0].Do("cat", "/etc/kubernetes/admin.conf")
+	door := lb.Door(admin)
+	w := t.Writes("written", door)
 	for _, way := range []struct {
 		name           string
 		lose, comeBack func(m *lab.Guided)
@@ -39,20 +40,20 @@ func losses(t *testing.T, masters []*lab.Guided, lb *lab.Guided) {
 			func(m *lab.Guided) { m.Run("mv /root/away/*.yaml /etc/kubernetes/manifests/") }},
 		{"cut-off", func(m *lab.Guided) { m.CutOff() }, func(m *lab.Guided) { m.Reconnect() }},
 	} {
-		victim := acting(t, masters, lb)
-		before := door.pods(victim.Host)
-		w.after(clock.Now())
+		victim := acting(t.T, masters, lb)
+		before := door.Restarts(victim.Host)
+		w.Through(clock.Now())
 		start := clock.Now()
 		way.lose(victim)
-		acts := door.acts(way.name, start)
-		w.after(clock.Now())
-		silent := w.silence(start)
+		acts := door.Acts(way.name, start)
+		w.Through(clock.Now())
+		silent := w.Silence(start, door)
 		t.Logf("%s: %s, whose controllers acted: nginx's longest time without an acknowledged write %.1f s; controllers and scheduler have acted after %.1f s",
 			way.name, victim.Host, silent.Seconds(), acts.Seconds())
 		if silent > lab.Limit || acts > lab.Limit {
 			t.Errorf("%s: silent for %s, acts after %s", way.name, silent, acts)
 		}
-		door.same(before, victim.Host)
+		door.Calm(before, victim.Host)
 		start = clock.Now()
 		way.comeBack(victim)
 		lb.Shows("curl -sk --max-time 5 https://"+victim.Addr.String()+":6443/readyz", "^ok$")
@@ -60,9 +61,9 @@ func losses(t *testing.T, masters []*lab.Guided, lb *lab.Guided) {
 		lb.Shows("kubectl get pods -n kube-system --field-selector spec.nodeName="+victim.Host, "(?s)(1/1 +Running.*){5}")
 		t.Logf("%s: %s is whole again after %.1f s", way.name, victim.Host, clock.Since(start).Seconds())
 	}
-	w.stop()
+	w.Stop()
 	for _, m := range masters { // each has all, by a consistent read of its own
-		w.kept(newDoor(t, masters[0], m))
+		w.Kept(m.Door(admin))
 	}
 }
 
