@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,8 @@ import (
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pace{free: 2}
-		writing, most, steps := 0, 0, make([]int, 20)
+		var writing, most atomic.Int32
+		steps := make([]atomic.Int32, 20)
 		stuck := p.join()
 		stuck.take(t.Context()) // and then does nothing for good
 		g := run.New(t.Context())
@@ -24,27 +26,28 @@ func TestTurns(t *testing.T) {
 				defer a.end()
 				for range 50 {
 					a.take(ctx)
-					writing++
-					most = max(most, writing)
+					if n := writing.Add(1); n > most.Load() {
+						most.Store(n)
+					}
 					time.Sleep(300 * time.Microsecond)
-					writing--
-					steps[i]++
+					writing.Add(-1)
+					steps[i].Add(1)
 				}
 				return nil
 			})
 		}
 		time.Sleep(60 * time.Millisecond)
 		synctest.Wait()
-		for i, n := range steps {
-			if n == 0 || n == 50 {
+		for i := range steps {
+			if n := steps[i].Load(); n == 0 || n == 50 {
 				t.Errorf("answer %d has made %d steps of 50 while others waited", i, n)
 			}
 		}
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		if most != 2 {
-			t.Errorf("%d were written at once", most)
+		if most.Load() != 2 {
+			t.Errorf("%d were written at once", most.Load())
 		}
 		if !stuck.slow || p.free != 2 || len(p.line) != 0 {
 			t.Errorf("at the end: %d turns, %d wait, the stuck one lost its own: %v", p.free, len(p.line), stuck.slow)

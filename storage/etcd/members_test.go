@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,8 @@ const patience = 120 * time.Second
 type fleet struct {
 	t   *testing.T
 	dir string
-	all []*peer
+	all []*peer    // the test's own; others ask peers
+	mu  sync.Mutex // while it grows
 }
 
 // peer is one member: its door has an address for as long as the test lasts,
@@ -70,7 +72,9 @@ func (f *fleet) peer() *peer {
 	}
 	n := len(f.all)
 	p := &peer{f: f, name: fmt.Sprintf("m%d", n), door: door, dir: filepath.Join(f.dir, fmt.Sprintf("d%d", n)), open: map[net.Conn]string{}}
+	f.mu.Lock()
 	f.all = append(f.all, p)
+	f.mu.Unlock()
 	run.Detach(context.Background(), "door", func(context.Context) {
 		for {
 			c, err := door.Accept()
@@ -121,9 +125,16 @@ func (p *peer) pass(in net.Conn) {
 	<-back
 }
 
+// peers are all there are now, for who does not add any.
+func (f *fleet) peers() []*peer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.all)
+}
+
 // let says whether from may come in, and remembers it.
 func (p *peer) let(c net.Conn, from string) bool {
-	for _, o := range p.f.all {
+	for _, o := range p.f.peers() {
 		if o.isCut() && (o == p || o.called(from)) {
 			return false
 		}
