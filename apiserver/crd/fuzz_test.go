@@ -83,6 +83,28 @@ func FuzzObjects(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { exercise(t, fam.kinds["v1"], data) })
 }
 
+// A rule that reads quantities is not kept busy by an exponent that has no end.
+func TestRulesReadNoImmenseQuantity(t *testing.T) {
+	fam, err := familyOf(t, `{"type":"object","properties":{"spec":{"type":"object","properties":{"sizes":{"type":"array","maxItems":10,"items":{"type":"string","maxLength":50,"x-kubernetes-validations":[{"rule":"quantity(self).isGreaterThan(quantity('1'))"}]}}}}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sizes, want := range map[string]string{
+		`["2","3Gi","1e-3"]`:     `spec.sizes[2]: Invalid value: "1e-3": failed rule: quantity(self).isGreaterThan(quantity('1'))`,
+		`["2","1e-99999999999"]`: `spec.sizes[1]: Invalid value: "1e-99999999999": validation rules read quantities, of which the exponent must not be below -999`,
+		`["2","3e3"]`:            "",
+	} {
+		k := fam.kinds["v1"]
+		obj, _, err := k.Decode(api.FormatJSON, []byte(`{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"n"},"spec":{"sizes":`+sizes+`}}`), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if errs := k.Validate(obj, nil); want == "" && len(errs) > 0 || want != "" && (len(errs) != 1 || errs[0].Error() != want) {
+			t.Errorf("%s: %v", sizes, errs)
+		}
+	}
+}
+
 // FuzzSchemas: whatever a definition says, no object brings the server down.
 func FuzzSchemas(f *testing.F) {
 	for _, seed := range []string{

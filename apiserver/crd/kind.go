@@ -54,6 +54,7 @@ type rules struct {
 	whole      schemavalidation.SchemaValidator
 	status     schemavalidation.SchemaValidator
 	cel        *cel.Validator
+	quantities bool // a rule reads quantities out of texts
 	scale      *apiextensions.CustomResourceSubresourceScale
 }
 
@@ -169,6 +170,7 @@ func (k *kind) compile() (*rules, error) {
 		}
 	}
 	r.cel = cel.NewValidator(r.structural, true, celconfig.PerCallLimit)
+	r.quantities = readsQuantities(r.structural)
 	return r, nil
 }
 

@@ -89,6 +89,11 @@ func (r *rules) judge(obj, old map[string]any, errs field.ErrorList, options []c
 			return field.ErrorList{field.Invalid(nil, nil, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation")}
 		}
 	}
+	if r.quantities {
+		if at, text := immense(nil, obj); text != "" {
+			return field.ErrorList{field.Invalid(at, text, "validation rules read quantities, of which the exponent must not be below -999")}
+		}
+	}
 	var before any // an untyped nil when there is none
 	if old != nil {
 		before = old

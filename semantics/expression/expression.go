@@ -93,7 +93,11 @@ func (s Scope) Mode() environment.Type {
 
 // Base is the environment that all expressions share.
 var Base = sync.OnceValue(func() *environment.EnvSet {
-	return environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
+	set, err := bounded(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	if err != nil {
+		panic(err) // as Must does: there is no input
+	}
+	return set
 })
 
 // plain compiles expressions that know no variables of their policy.
