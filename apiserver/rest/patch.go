@@ -158,6 +158,11 @@ func jsonPatcher(data []byte) (func([]byte) ([]byte, error), error) {
 	if len(p) > maxPatchOperations {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p)))
 	}
+	for _, op := range p {
+		if _, ok := op["value"]; !ok && op.Kind() == "test" {
+			op["value"] = nil // null; the library falls over a test of the whole without one
+		}
+	}
 	return func(doc []byte) ([]byte, error) {
 		out, err := p.Apply(doc)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -123,6 +124,33 @@ func (d *Door) Restarts(except string) map[string]int {
 		}
 	}
 	return out
+}
+
+// Settled waits until every static pod of a node that came back has started since:
+// until then the API tells of what was there before.
+func (d *Door) Settled(node string, since time.Time) {
+	d.Helper()
+	Until(d, "the static pods of "+node+" run again", func() error {
+		code, text, err := d.Ask(10*time.Second, http.MethodGet, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+node, "")
+		if err != nil || code != http.StatusOK {
+			return fmt.Errorf("%d %v %.200s", code, err, text)
+		}
+		var list corev1.PodList
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			return err
+		}
+		for _, p := range list.Items {
+			if p.Annotations[corev1.MirrorPodAnnotationKey] == "" {
+				continue
+			}
+			for _, s := range p.Status.ContainerStatuses {
+				if s.State.Running == nil || s.State.Running.StartedAt.Time.Before(since.Truncate(time.Second)) {
+					return fmt.Errorf("%s: %+v", p.Name, s.State)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // Calm checks that no pod of before was replaced or restarted.

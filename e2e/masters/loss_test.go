@@ -75,6 +75,9 @@ func TestLossOfOne(t *testing.T) {
 		start = clock.Now()
 		way.comeBack(c)
 		back := w.Through(start, gone)
+		if !way.alive && !way.itself {
+			doors[0].Settled(c.Host, start)
+		}
 		w.Stop()
 		for _, d := range doors {
 			w.Kept(d)
