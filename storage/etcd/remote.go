@@ -54,7 +54,7 @@ type remote struct {
 	reached atomic.Bool
 }
 
-// answerWithin bounds a write to an etcd that was reached before, wherever it is
+// answerWithin bounds a request to an etcd that was reached before, wherever it is
 // lost on its way. A member answers within its own 5 s and two elections'.
 const answerWithin = 10 * time.Second
 
@@ -81,21 +81,26 @@ func waitedInVain(err error) bool {
 	return status.Code(err) == codes.DeadlineExceeded || errors.Is(rpctypes.Error(err), rpctypes.ErrTimeout)
 }
 
-// decided does a write, which etcd must decide on in time if it was ever reached.
-func decided[Q, A any](ctx context.Context, r *remote, write func(context.Context, Q, ...grpc.CallOption) (A, error), q Q) (A, error) {
+// decided asks what etcd must decide on in time if it was ever reached.
+func decided[Q, A any](ctx context.Context, r *remote, ask func(context.Context, Q, ...grpc.CallOption) (A, error), q Q) (A, error) {
 	if !r.reached.Load() {
-		return write(ctx, q)
+		return ask(ctx, q)
 	}
 	bound, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	a, err := write(bound, q)
+	a, err := ask(bound, q)
 	if err != nil && bound.Err() != nil && ctx.Err() == nil {
 		err = errNoMajority
 	}
 	return a, err
 }
 
+// Range bounds reads of one key, which take no time of their own: without a
+// leader a read waits for those before it, too, each as long as the member does.
 func (r *remote) Range(ctx context.Context, q *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	if len(q.RangeEnd) == 0 {
+		return decided(ctx, r, r.kv.Range, q)
+	}
 	return r.kv.Range(ctx, q)
 }
 
