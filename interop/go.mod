@@ -1,0 +1,3 @@
+module github.com/sampan-dev/sampan/interop
+
+go 1.26
