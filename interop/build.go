@@ -13,19 +13,25 @@ import (
 
 // program is a command of a published Go module.
 type program struct {
-	name    string // of the file it is built as
 	module  string // with the files that go with it: manifests, charts
 	version string
 	pkg     string // the command, below the module
 	dir     string // the module that names its versions, below programs/
 }
 
+const certModule = "github.com/cert-manager/cert-manager"
+
 // programs are those whose users are played here. Where the newest version's
 // commands are not in any published module, it is the last one whose are.
 var programs = map[string]program{
-	"helm3":          {module: "helm.sh/helm/v3", version: "v3.22.0", pkg: "cmd/helm", dir: "helm3"},
-	"helm4":          {module: "helm.sh/helm/v4", version: "v4.3.1", pkg: "cmd/helm", dir: "helm4"},
-	"metrics-server": {module: "sigs.k8s.io/metrics-server", version: "v0.9.0", pkg: "cmd/metrics-server", dir: "metrics-server"},
+	"helm3":                   {module: "helm.sh/helm/v3", version: "v3.22.0", pkg: "cmd/helm", dir: "helm3"},
+	"helm4":                   {module: "helm.sh/helm/v4", version: "v4.3.1", pkg: "cmd/helm", dir: "helm4"},
+	"metrics-server":          {module: "sigs.k8s.io/metrics-server", version: "v0.9.0", pkg: "cmd/metrics-server", dir: "metrics-server"},
+	"cert-manager-controller": {module: certModule, version: certVersion, pkg: "cmd/controller", dir: "cert-manager"},
+	"cert-manager-webhook":    {module: certModule, version: certVersion, pkg: "cmd/webhook", dir: "cert-manager"},
+	"cert-manager-cainjector": {module: certModule, version: certVersion, pkg: "cmd/cainjector", dir: "cert-manager"},
+	"cert-manager-ctl":        {module: certModule, version: certVersion, pkg: "cmd/ctl", dir: "cert-manager"},
+	"prometheus-operator":     {module: "github.com/prometheus-operator/prometheus-operator", version: "v0.85.0", pkg: "cmd/operator", dir: "prometheus-operator"},
 }
 
 // program is where a program is built.

@@ -21,6 +21,11 @@ var images = []image{
 	{names: []string{"nginx:latest", "nginx:1.25", "nginx:1.26"}, recipe: "nginx"},
 	{names: []string{"busybox:latest"}, recipe: "busybox"},
 	{names: []string{"registry.k8s.io/metrics-server/metrics-server:v0.9.0"}, program: "metrics-server", user: "65534"},
+	{names: []string{"quay.io/jetstack/cert-manager-controller:" + certVersion}, program: "cert-manager-controller", user: "1000"},
+	{names: []string{"quay.io/jetstack/cert-manager-webhook:" + certVersion}, program: "cert-manager-webhook", user: "1000"},
+	{names: []string{"quay.io/jetstack/cert-manager-cainjector:" + certVersion}, program: "cert-manager-cainjector", user: "1000"},
+	{names: []string{"quay.io/jetstack/cert-manager-ctl:" + certVersion}, program: "cert-manager-ctl", user: "1000"},
+	{names: []string{"quay.io/prometheus-operator/prometheus-operator:v0.85.0"}, program: "prometheus-operator", user: "65534"},
 }
 
 // images makes what is missing or whose program was built anew; the cluster's

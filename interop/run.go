@@ -87,6 +87,9 @@ func (c *config) scenes(s *stage) []*scene {
 	return []*scene{
 		helm(s, "helm4"),
 		helm(s, "helm3"),
+		metricsServer(s),
+		certManager(s),
+		prometheusOperator(s),
 	}
 }
 

@@ -126,11 +126,11 @@ func (d *Door) Restarts(except string) map[string]int {
 	return out
 }
 
-// Settled waits until every static pod of a node that came back has started since:
-// until then the API tells of what was there before.
-func (d *Door) Settled(node string, since time.Time) {
+// Settled waits until every pod of a node that came back, or every static one, has
+// started since: until then the API tells of what was there before.
+func (d *Door) Settled(node string, since time.Time, static bool) {
 	d.Helper()
-	Until(d, "the static pods of "+node+" run again", func() error {
+	Until(d, "the pods of "+node+" run again", func() error {
 		code, text, err := d.Ask(10*time.Second, http.MethodGet, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+node, "")
 		if err != nil || code != http.StatusOK {
 			return fmt.Errorf("%d %v %.200s", code, err, text)
@@ -140,7 +140,7 @@ func (d *Door) Settled(node string, since time.Time) {
 			return err
 		}
 		for _, p := range list.Items {
-			if p.Annotations[corev1.MirrorPodAnnotationKey] == "" {
+			if static && p.Annotations[corev1.MirrorPodAnnotationKey] == "" || p.DeletionTimestamp != nil {
 				continue
 			}
 			for _, s := range p.Status.ContainerStatuses {

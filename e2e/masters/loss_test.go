@@ -76,7 +76,7 @@ func TestLossOfOne(t *testing.T) {
 		way.comeBack(c)
 		back := w.Through(start, gone)
 		if !way.alive && !way.itself {
-			doors[0].Settled(c.Host, start)
+			doors[0].Settled(c.Host, start, way.name == "stopped")
 		}
 		w.Stop()
 		for _, d := range doors {

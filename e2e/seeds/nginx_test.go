@@ -60,7 +60,7 @@ func losses(t *lab.Lab, masters []*lab.Guided, lb *lab.Guided) {
 		lb.Shows("kubectl get nodes", "^"+victim.Host+" +Ready ")
 		lb.Shows("kubectl get pods -n kube-system --field-selector spec.nodeName="+victim.Host, "(?s)(1/1 +Running.*){5}")
 		if way.name != "cut-off" {
-			door.Settled(victim.Host, start)
+			door.Settled(victim.Host, start, way.name == "stopped")
 		}
 		t.Logf("%s: %s is whole again after %.1f s", way.name, victim.Host, clock.Since(start).Seconds())
 	}

@@ -1,6 +1,6 @@
 module github.com/sampan-dev/sampan/interop/programs/helm3
 
-go 1.26.8
+go 1.26.6
 
 tool helm.sh/helm/v3/cmd/helm
 
