@@ -9,7 +9,7 @@ failed=()
 while IFS=: read -r file target; do
   room=./$(dirname "$file")
   echo "== $room $target"
-  go test "$room" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 1 || failed+=("$room $target")
+  go test "$room" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 5s -parallel 1 || failed+=("$room $target")
 done < <(git grep -E '^func Fuzz[A-Za-z0-9]+\(f \*testing\.F\)' -- '*_test.go' ':!conformance' | sed -E 's/^([^:]+):func (Fuzz[A-Za-z0-9]+).*/\1:\2/' | grep -E "$pattern" | sort)
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}"
