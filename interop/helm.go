@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,6 +36,9 @@ func helm(s *stage, tool string) *scene {
 		{"a chart with `crds/` and an object of them, `.Capabilities`, `lookup`, install hooks", h.orchard},
 		{"`upgrade`: a password kept by `lookup`, the object changed, one that its schema refuses", h.orchardAgain},
 		{"`uninstall --wait`: no object and no release is left, and the definition stays", h.uninstall},
+	}
+	if tool == "helm3" {
+		sc.acts = slices.Insert(sc.acts, 7, act{"its release taken over by v4, `upgrade --server-side=true`: what v3 had set is v4's", h.takeOver})
 	}
 	return sc
 }
@@ -152,6 +156,14 @@ func (h *helmUser) merges(ctx context.Context) error {
 		return err
 	}
 	return h.is(ctx, "1", "{.spec.replicas}", "-n", h.space, "deployment/demo")
+}
+
+// takeOver: v4 makes the fields that v3 had updated its own applied ones.
+func (h *helmUser) takeOver(ctx context.Context) error {
+	out, err := h.run(ctx, "", h.program("helm4"), "-n", h.space, "upgrade", "demo", h.chart, "--reuse-values", "--server-side=true", "--wait", "--timeout", "2m")
+	return errors.Join(
+		says(out, err, "STATUS: deployed"),
+		h.is(ctx, "Apply", `{.metadata.managedFields[?(@.manager=="helm")].operation}`, "-n", h.space, "deployment/demo", "--show-managed-fields"))
 }
 
 func (h *helmUser) scale(ctx context.Context) error {

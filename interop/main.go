@@ -32,7 +32,7 @@ func (c *config) flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.report, "report", "../docs/interop.md", "the table for people, written by a run of all programs; empty for none")
 	fs.StringVar(&c.cluster, "cluster", "interop", "the cluster's name")
 	fs.StringVar(&c.only, "only", "", "run only programs whose names match this expression")
-	fs.BoolVar(&c.keep, "keep", false, "leave the cluster up; one that is up is used")
+	fs.BoolVar(&c.keep, "keep", false, "leave the cluster up, and what a scene that failed has made; a cluster that is up is used")
 	fs.DurationVar(&c.limit, "limit", time.Hour, "bound of the whole run")
 }
 
