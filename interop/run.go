@@ -61,7 +61,7 @@ func (c *config) run(ctx context.Context) (err error) {
 	var all []outcome
 	for _, sc := range c.scenes(&stage{config: c, dir: dir}) {
 		if only.MatchString(sc.name) {
-			all = append(all, sc.play(ctx)...)
+			all = append(all, sc.play(ctx, c.keep)...)
 		}
 	}
 	failed := 0
@@ -93,8 +93,9 @@ func (c *config) scenes(s *stage) []*scene {
 	}
 }
 
-// play plays a scene's acts until one fails, and then takes away what is left.
-func (sc *scene) play(ctx context.Context) []outcome {
+// play plays a scene's acts until one fails, and then takes away what is left
+// unless it is to be looked at.
+func (sc *scene) play(ctx context.Context, keep bool) []outcome {
 	var all []outcome
 	broken := false
 	for _, a := range sc.acts {
@@ -108,7 +109,7 @@ func (sc *scene) play(ctx context.Context) []outcome {
 		fmt.Println(o.line())
 		all = append(all, o)
 	}
-	if broken && sc.clean != nil {
+	if broken && !keep {
 		if err := sc.clean(ctx); err != nil {
 			fmt.Fprintf(os.Stderr, "interop: %s: clean up: %v\n", sc.program, err)
 		}
