@@ -14,6 +14,9 @@ import (
 	"github.com/sampan-dev/sampan/kit/run"
 )
 
+// patience is how long a writer waits for one answer before it tries anew.
+const patience = 2 * time.Second
+
 // Writer makes ConfigMaps through doors, and remembers which were acknowledged,
 // and when. It never writes more than a few thousand.
 type Writer struct {
@@ -61,7 +64,7 @@ func (w *Writer) Write(d *Door) bool {
 	w.tried++
 	name := fmt.Sprintf("%s-%d", w.name, w.tried)
 	w.mu.Unlock()
-	code, _, err := d.Ask(3*time.Second, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "`+name+`"}}`)
+	code, _, err := d.Ask(patience, http.MethodPost, "/api/v1/namespaces/default/configmaps", `{"metadata": {"name": "`+name+`"}}`)
 	if err != nil || code != http.StatusCreated {
 		return false
 	}
