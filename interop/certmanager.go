@@ -167,8 +167,10 @@ func (c *certUser) issue(ctx context.Context) error {
 	if _, err := c.in(ctx, authority, "apply", "-f", "-"); err != nil {
 		return err
 	}
-	if _, err := c.kubectl(ctx, "wait", "--for=condition=Ready", "-n", webSpace, "certificate/ca", "certificate/site", "issuer/ca", "--timeout=2m"); err != nil {
-		return err
+	if _, err := c.kubectl(ctx, "wait", "--for=condition=Ready", "-n", webSpace, "certificate/ca", "certificate/site", "issuer/ca", "--timeout=3m"); err != nil {
+		state, _ := c.kubectl(ctx, "get", "certificate,certificaterequest,issuer,secret,event", "-n", webSpace, "-o", "wide")
+		log, _ := c.kubectl(ctx, "logs", "-n", certSpace, "deployment/cert-manager", "--tail=200")
+		return fmt.Errorf("%w\n%s\n%s", err, state, log)
 	}
 	out, err := c.kubectl(ctx, "get", "certificate", "-n", webSpace)
 	if err := says(out, err, "NAME", "READY", "SECRET", "AGE"); err != nil {
