@@ -153,8 +153,19 @@ func (m *Manager) Keep(uid types.UID, keep map[string]bool) {
 
 // turn is one probe's row of equal results.
 type turn struct {
-	last Result
-	row  int32
+	last   Result
+	row    int32
+	passed bool // at least once, or the container was ready before
+}
+
+// wait is how long until a probe is asked again. Upstream asks after readiness
+// whenever it looks at a pod that is not ready, so that a program which needs a
+// moment to start does not miss a whole period; here it is soon, then less soon.
+func (t *turn) wait(kind string, period time.Duration) time.Duration {
+	if kind != "Readiness" || t.passed || t.row > 6 {
+		return period
+	}
+	return min(period, time.Second<<max(t.row-1, 0))
 }
 
 // loop asks at every period until the container is gone.
@@ -164,14 +175,13 @@ func (m *Manager) loop(ctx context.Context, w *watched, kind string, p *corev1.P
 		return
 	}
 	period := time.Duration(max(p.PeriodSeconds, 1)) * time.Second
-	t := turn{last: Unknown}
+	m.mu.Lock()
+	t := turn{last: Unknown, passed: w.ready}
+	m.mu.Unlock()
 	for {
 		m.once(ctx, w, kind, p, &t)
-		wait := period
+		wait := t.wait(kind, period)
 		m.mu.Lock()
-		if kind == "Readiness" && w.started && !w.ready && t.last == Unknown {
-			wait = min(period, time.Second) // not asked yet: soon
-		}
 		if kind != "Startup" && !w.started {
 			wait = min(period, time.Second)
 		}
@@ -214,6 +224,7 @@ func (m *Manager) once(ctx context.Context, w *watched, kind string, p *corev1.P
 	} else {
 		t.last, t.row = r, 1
 	}
+	t.passed = t.passed || r == Success
 	need := max(p.SuccessThreshold, 1)
 	if r == Failure {
 		need = max(p.FailureThreshold, 1)

@@ -67,6 +67,15 @@ func TestVerdicts(t *testing.T) {
 			{20 * time.Second, script{"ready": Failure}, Verdict{Started: true, Ready: true}}, // two failures are not three
 			{10 * time.Second, nil, Verdict{Started: true}},
 		}},
+		{"a program that needs a moment is ready a moment later", corev1.Container{ReadinessProbe: probeOf("ready")}, []step{
+			{500 * time.Millisecond, script{"ready": Failure}, Verdict{Started: true}},
+			{600 * time.Millisecond, script{"ready": Success}, Verdict{Started: true, Ready: true}},
+		}},
+		{"one that needs long is asked less and less often, then once a period", corev1.Container{ReadinessProbe: probeOf("ready")}, []step{
+			{24 * time.Second, script{"ready": Failure}, Verdict{Started: true}}, // asked at 0, 1, 3, 7, 15 and 25 s
+			{900 * time.Millisecond, script{"ready": Success}, Verdict{Started: true}},
+			{200 * time.Millisecond, nil, Verdict{Started: true, Ready: true}},
+		}},
 		{"liveness fails at the third", corev1.Container{LivenessProbe: probeOf("live")}, []step{
 			{time.Second, script{"live": Failure}, Verdict{Started: true, Ready: true}},
 			{10 * time.Second, nil, Verdict{Started: true, Ready: true}},
