@@ -13,5 +13,5 @@ const notes = `
 - Helm's own chart is given an nginx of a version that is here (` + "`image.tag`" + `), and nothing else.
 
 ` + "`make interop ONLY=cert-manager`" + ` runs one program's scene and leaves this page alone; ` + "`cd interop && go run . run -keep`" + ` leaves the cluster up,
-with what a scene that failed has made. Building the programs for the first time takes a quarter of an hour; they are kept in ` + "`bin/interop`" + `.
+with what a scene that failed has made. Building the programs for the first time takes a quarter of an hour; they are kept below ` + "`bin`" + `.
 `
