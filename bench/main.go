@@ -41,15 +41,16 @@ type bench struct {
 
 func main() {
 	idle := flag.Duration("idle", 60*time.Second, "how long to watch the idle cluster")
+	settle := flag.Duration("settle", 45*time.Second, "how long a new cluster reads its images in before pods are made, and these come to rest before the idle cluster is watched")
 	n := flag.Int("n", 4000, "operations of each throughput figure")
 	flag.Parse()
-	if err := measure(*idle, *n); err != nil {
+	if err := measure(*settle, *idle, *n); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(idle time.Duration, n int) error {
+func measure(settle, idle time.Duration, n int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	binary, err := filepath.Abs("bin/sampan")
@@ -78,7 +79,13 @@ func measure(idle time.Duration, n int) error {
 	if b.c, err = client.FromKubeconfig("", ""); err != nil {
 		return err
 	}
+	if err := clock.Sleep(ctx, settle); err != nil {
+		return err
+	}
 	if err := b.pods(ctx); err != nil {
+		return err
+	}
+	if err := clock.Sleep(ctx, settle); err != nil {
 		return err
 	}
 	if err := b.idle(ctx, idle); err != nil {
