@@ -36,7 +36,7 @@ import (
 // Serve runs one server until ctx ends: a control plane with its node, or a
 // node alone.
 func Serve(ctx context.Context, c Config, log *slog.Logger) error {
-	trim.After(ctx, trim.Settled)
+	trim.Keep(ctx)
 	if err := c.Check(); err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/sampan-dev/sampan/kit/clock"
-	"github.com/sampan-dev/sampan/kit/trim"
 	"github.com/sampan-dev/sampan/runtime/image"
 	"github.com/sampan-dev/sampan/runtime/store"
 )
@@ -49,9 +48,6 @@ func (n *Node) supply(ctx context.Context, endpoint string, arriving *arrivals) 
 			arriving.more()
 		}
 		n.deps.Log.Debug("node: all images are here", "after", clock.Since(start))
-		if clock.Since(start) > trim.Settled {
-			_ = trim.Now() // once more: unpacking went on while the program trimmed itself
-		}
 		return nil
 	}, nil
 }

@@ -16,6 +16,6 @@ import (
 )
 
 func main() {
-	trim.After(context.Background(), trim.Settled)
+	trim.Keep(context.Background())
 	os.Exit(daemon.Main(append([]string{"containerd"}, os.Args[1:]...)))
 }

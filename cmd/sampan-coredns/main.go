@@ -19,7 +19,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	trim.After(ctx, trim.Settled)
+	trim.Keep(ctx)
 	code := dns.Main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -1,9 +1,10 @@
-// Package trim gives back memory that only starting needed.
+// Package trim gives back memory that only starting, or a burst of work, needed.
 //
-// Job: once a program that runs for good has settled, return the heap's free
-// pages, and forget the pages of the program's own file that were only read to
-// start: tables of packages that initialised, programs that were unpacked. The
-// kernel reads those again from the page cache when they are wanted after all.
+// Job: once a program that runs for good has settled, and whenever it rests after
+// work that took memory, return the heap's free pages, and forget the pages of the
+// program's own file that were only read to start or to work: tables of packages
+// that initialised, programs that were unpacked. The kernel reads those again from
+// the page cache when they are wanted after all.
 //
 // Not its job: a limit. Nothing is refused for want of memory.
 //

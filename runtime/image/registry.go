@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/sampan-dev/sampan/kit/clock"
 	"github.com/sampan-dev/sampan/kit/run"
 )
 
@@ -56,14 +54,13 @@ func ServeOn(ctx context.Context, l net.Listener, dir string) error {
 	})
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	defer handler.calm.Stop()
 	return g.Wait()
 }
 
 // newRegistry returns the registry kept in dir. The library keeps blobs on disk
 // but manifests in memory only, so these are written down as they come and
 // handed to it again at the next start.
-func newRegistry(dir string) (*keeper, error) {
+func newRegistry(dir string) (http.Handler, error) {
 	blobs, manifests := filepath.Join(dir, "blobs"), filepath.Join(dir, "manifests")
 	for _, d := range []string{blobs, manifests} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -71,19 +68,13 @@ func newRegistry(dir string) (*keeper, error) {
 		}
 	}
 	inner := registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)), registry.Logger(log.New(io.Discard, "", 0)))
-	r := &keeper{inner: inner, dir: manifests, calm: clock.AfterFunc(calmAfter, debug.FreeOSMemory)}
+	r := &keeper{inner: inner, dir: manifests}
 	return r, r.replay()
 }
-
-// calmAfter is how long after the last upload the memory of uploads is returned:
-// the library holds each layer in memory until it is whole, and a process that
-// does little afterwards would keep it for minutes.
-const calmAfter = 5 * time.Second
 
 type keeper struct {
 	inner http.Handler
 	dir   string
-	calm  *time.Timer // returns memory
 }
 
 // outcome remembers whether an answer was a good one.
@@ -98,9 +89,6 @@ func (o *outcome) WriteHeader(code int) {
 }
 
 func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPut || r.Method == http.MethodPatch {
-		defer k.calm.Reset(calmAfter)
-	}
 	if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/manifests/") {
 		k.inner.ServeHTTP(w, r)
 		return
