@@ -15,7 +15,7 @@ import (
 const (
 	look  = 30 * time.Second // between looks at oneself
 	fresh = 5 * time.Second  // after which what is needed all the time is there again
-	grown = 16 << 20         // bytes that make a trim worth its while
+	grown = 6 << 20          // bytes that make a trim worth its while
 	often = 10 * time.Minute // within which a trim did not last, if another is due
 )
 

@@ -18,7 +18,7 @@ func TestWhenItIsDue(t *testing.T) {
 		due      bool
 	}{
 		{115 * mib, 10 * time.Second, false},                       // at work
-		{95 * mib, 10*time.Second + 100*time.Millisecond, false},   // rests, and is hardly larger
+		{85 * mib, 10*time.Second + 100*time.Millisecond, false},   // rests, and is hardly larger
 		{115 * mib, 10*time.Second + 200*time.Millisecond, true},   // rests
 		{0, 10*time.Second + 200*time.Millisecond, false},          // nobody knows
 		{300 * mib, 11*time.Second + 200*time.Millisecond, false},  // at work again
@@ -29,11 +29,11 @@ func TestWhenItIsDue(t *testing.T) {
 		}
 	}
 	m.trimmed(start.Add(time.Minute), 80*mib, 0)
-	if m.due(110*mib, 0) || !m.due(113*mib, 0) {
+	if m.due(91*mib, 0) || !m.due(93*mib, 0) {
 		t.Error("what grew again within a minute is not left alone for twice as much")
 	}
 	m.trimmed(start.Add(time.Hour), 80*mib, 0)
-	if !m.due(97*mib, 0) {
+	if !m.due(87*mib, 0) {
 		t.Error("an hour later it is not as at first")
 	}
 }
