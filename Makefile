@@ -70,6 +70,10 @@ PROCS ?= 8
 conformance: deps build ## the official conformance suite; FOCUS=… SKIP=… NODES=2 PROCS=8; docs/conformance.md
 	cd conformance && $(GO) run . run -nodes $(NODES) -procs $(PROCS) -focus '$(FOCUS)' -skip '$(SKIP)'
 
+.PHONY: published
+published: ## the suite that Kubernetes publishes for storage, on our stores
+	cd conformance/published && $(GO) test .
+
 .PHONY: interop
 interop: deps build ## programs of others, built from their Go modules, on a fresh cluster; ONLY=…; docs/interop.md
 	cd interop && $(GO) run . run -only '$(ONLY)'

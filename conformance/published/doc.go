@@ -5,7 +5,6 @@
 // tokens instead of bytes, ranges and revisions. The adapter in the tests says
 // the one in terms of the other, as apiserver/rest does for real requests.
 //
-// Run it with `go test .` here. ListInconsistentContinuation over a cache fails
-// now and then, for a reason not found yet; until it is, this is no part of
-// `make test`.
+// Run it with `make published`. It is a module of its own, so that the suite's
+// packages never become ours, and therefore no part of `make test`.
 package published

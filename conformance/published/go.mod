@@ -106,6 +106,9 @@ require (
 
 require github.com/sampan-dev/sampan v0.0.0
 
-require github.com/stretchr/testify v1.12.1 // indirect
+require (
+	github.com/stretchr/testify v1.12.1 // indirect
+	go.etcd.io/etcd/etcdutl/v3 v3.7.3 // indirect
+)
 
 replace github.com/sampan-dev/sampan => ../..
